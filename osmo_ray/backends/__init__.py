@@ -1,0 +1,1 @@
+"""Where work runs: one protocol, several kinds of cluster."""

@@ -1,0 +1,1 @@
+"""The pure state machine of workflows: `decide(workflow, event, now) -> Decision`."""

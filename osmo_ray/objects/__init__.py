@@ -1,0 +1,1 @@
+"""Bytes over fsspec: any store, the same verbs."""

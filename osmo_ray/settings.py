@@ -1,0 +1,114 @@
+"""Process settings: one YAML file, every key overridable by environment.
+
+`OSMO_HOME/config.yaml` is read once at start; `OSMO_<KEY>` in upper case wins over it. `docs/configuration.md` lists
+every key.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+
+class SettingsError(ValueError):
+    """A key that does not exist, or a value of the wrong kind; the message names both."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one platform needs to know to start. Times are seconds, sizes bytes."""
+
+    home: Path = Path.home() / ".osmo"
+    database_url: str = ""
+    """Empty: SQLite in `home`."""
+    storage_url: str = ""
+    """Where intermediate data and finished logs go; empty: a folder in `home`."""
+    port: int = 8000
+    host: str = "127.0.0.1"
+    ray_address: str = ""
+    """A running Ray cluster to join; empty: `osmo up` starts a head of its own."""
+    backend: str = "local"
+    pool: str = "default"
+    platform: str = "local"
+    lease_ttl: float = 10.0
+    """How long a controller may be silent before another takes over."""
+    attempt_lease: float = 60.0
+    """How long a task may run on without any word from a controller."""
+    platform_retries: int = 3
+    """How often work lost with a part of the platform is run again, beside the user's own retries."""
+    task_retries: int = 0
+    """The user's retry budget per task (`exitActions: RESCHEDULE`)."""
+    max_tasks: int = 2000
+    """Tasks per workflow."""
+    start_timeout: float = 1800.0
+    exec_timeout: float = 60 * 86400.0
+    queue_timeout: float = 60 * 86400.0
+    retention: float = 30 * 86400.0
+    """Finished workflows, their logs and intermediate data are removed after this long."""
+    disk_reserve: int = 512 << 20
+    """Below this much free space in `home`, new work is refused."""
+    log_level: str = "INFO"
+    sandbox: str = "auto"
+    """`auto`, `process`, `container` or `none` for tasks that do not say."""
+    cpu: float = 0.0
+    """Cores that workflows may use on this node; 0: what Ray found."""
+    gpu: int = -1
+    """Logical GPUs of this node; -1: what is found."""
+
+    @property
+    def database(self) -> str:
+        return self.database_url or f"sqlite:///{self.home / 'osmo.db'}"
+
+    @property
+    def storage(self) -> str:
+        return self.storage_url or (self.home / "storage").as_uri()
+
+    @property
+    def run(self) -> Path:
+        """Pid files, sockets and addresses of the running platform."""
+        return self.home / "run"
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Defaults, then `config.yaml`, then the environment. Raises `SettingsError`."""
+    env = os.environ if environ is None else environ
+    home = Path(env.get("OSMO_HOME") or Path.home() / ".osmo").expanduser().resolve()
+    values = _file(home / "config.yaml")
+    known = {f.name for f in fields(Settings)}
+    for name in values:
+        if name not in known:
+            raise SettingsError(f"{home / 'config.yaml'}: unknown key {name!r}; known keys: {', '.join(sorted(known))}")
+    for name in known:
+        if (text := env.get(f"OSMO_{name.upper()}")) is not None and name != "home":
+            values[name] = text
+    values["home"] = home
+    base = Settings()
+    changes: dict[str, Any] = {name: _convert(name, getattr(base, name), value) for name, value in values.items()}
+    return replace(base, **changes)
+
+
+def _file(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    import yaml
+
+    loaded = yaml.safe_load(path.read_text())
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise SettingsError(f"{path}: must be a mapping of settings")
+    return dict(loaded)
+
+
+def _convert(name: str, like: object, value: object) -> object:
+    try:
+        if isinstance(like, Path):
+            return Path(str(value))
+        if isinstance(like, bool):
+            return str(value).lower() in ("1", "true", "yes", "on")
+        return type(like)(value)  # type: ignore[call-arg]
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"setting {name!r}: {value!r} is not a {type(like).__name__}") from error

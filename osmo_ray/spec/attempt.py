@@ -1,0 +1,179 @@
+"""One attempt of a task: the plan that a node gets, and what is seen of it.
+
+These values cross every door between the engine, the backends and the program beside a task, so they live with the
+nouns. They are made by `engine.plans`, carried out by `runtime`, reported by `backends`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from osmo_ray.spec.model import RaySpec, Sandbox
+from osmo_ray.spec.reason import Reason
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class AttemptKey:
+    """One attempt of one task. `str(key)` is `<task uuid>-<retry id>`: file and job names are made of it."""
+
+    task_uuid: str
+    retry_id: int
+
+    def __str__(self) -> str:
+        return f"{self.task_uuid}-{self.retry_id}"
+
+    @staticmethod
+    def parse(text: str) -> AttemptKey:
+        uuid, _, retry = text.rpartition("-")
+        return AttemptKey(uuid, int(retry))
+
+
+@dataclass(frozen=True, slots=True)
+class InputPlan:
+    """A folder to fill before the command starts. `source` is a store key prefix when `kind` is `prefix`, a whole
+    URL when it is `url`. `alias` is the task name that `{{input:<task>}}` may use."""
+
+    kind: str
+    source: str
+    alias: str = ""
+    regex: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputPlan:
+    """Where `{{output}}` goes when the command ends: `kind` is `prefix` (a store key prefix) or `url`."""
+
+    kind: str
+    target: str
+    regex: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FilePlan:
+    """A read-only file in the task; tokens in `path` and in text contents are still unexpanded."""
+
+    path: str
+    contents: str
+    base64: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptPlan:
+    """Everything a node needs to run one attempt. Texts still hold the special tokens."""
+
+    key: AttemptKey
+    workflow_id: str
+    workflow_uuid: str
+    group: str
+    group_uuid: str
+    task: str
+    user: str
+    node: str
+    image: str
+    argv: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[FilePlan, ...] = ()
+    inputs: tuple[InputPlan, ...] = ()
+    outputs: tuple[OutputPlan, ...] = ()
+    cpu: float = 1.0
+    memory: int = 1 << 30
+    gpu: int = 0
+    storage: int = 1 << 30
+    sandbox: Sandbox = Sandbox.AUTO
+    network: str = "private"
+    """`private`: an address of its own; `node`: the node's network, when a group spans several nodes."""
+    barrier: bool = False
+    """The command waits for `go` after the inputs are there."""
+    restart: int = 0
+    """Generation: a higher one than the last kills the command and begins it again in place."""
+    go: bool = True
+    """The barrier of generation `restart` is open."""
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    """Task name of the group -> its address, as far as known. `{{host:name}}` becomes `<name>.<workflow_id>.osmo`,
+    which stands in the task's hosts file, or the address itself where there is no private hosts file."""
+    peers: tuple[str, ...] = ()
+    """Names of all tasks of the group: `{{host:x}}` of another name stays as it is."""
+    hold: float = 0.0
+    """Seconds to stay after a failure."""
+    ray: RaySpec | None = None
+    trusted: bool = False
+    """The pool allows Ray programs, which run outside the sandbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPlan:
+    """What should run of one group: exactly these attempts, no older ones."""
+
+    uuid: str
+    workflow_id: str
+    name: str
+    attempts: tuple[AttemptPlan, ...]
+
+
+class Phase(StrEnum):
+    """What a backend sees of an attempt, in the order in which it happens."""
+
+    ACCEPTED = "accepted"  # the node has the plan
+    PREPARING = "preparing"  # inputs, files, environment
+    READY = "ready"  # waits at the barrier
+    RUNNING = "running"  # the command runs
+    UPLOADING = "uploading"  # the command ended, outputs are being kept
+    FINISHED = "finished"  # outputs are kept, the exit code is final
+    LOST = "lost"  # proven dead without a result of its own
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One thing a backend saw. `restart` is the generation it belongs to.
+
+    For FINISHED: `exit_code` follows the platform's table (0-255 the command's own, 128 + signal when killed, 2010
+    download failed, 2012 upload failed, 3003 start error, 3004 evicted (out of memory), 302 image pull), `output`
+    is the store prefix that was written, `usage` has `memory_peak`, `cpu_seconds`, `disk_peak`, and `reason`
+    explains any failure. For LOST: `reason` says how it was proven.
+    """
+
+    key: AttemptKey
+    phase: Phase
+    at: float
+    node: str = ""
+    address: str = ""
+    restart: int = 0
+    exit_code: int | None = None
+    output: str = ""
+    reason: Reason | None = None
+    usage: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReport:
+    """One node's capacity and what it can do. Amounts are what workflows may use: cores, bytes, whole GPUs."""
+
+    name: str
+    address: str
+    cpu: float
+    memory: int
+    gpu: int
+    storage: int
+    alive: bool = True
+    platform: str = "local"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    sandbox: str = ""
+    """`namespaces`, `container` or `none`, and why, in one sentence."""
+    reasons: tuple[Reason, ...] = ()
+    backend_id: str = ""
+    """The backend's own id of the node (for Ray, the node id)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogChunk:
+    """Raw log bytes from `offset`; `next` is where to go on; `end` says that nothing more will come.
+
+    Each line is `<milliseconds since the epoch> <kind> <text>\\n`, kind `O` for output of the command and `P` for
+    the platform's own lines.
+    """
+
+    data: bytes
+    next: int
+    end: bool

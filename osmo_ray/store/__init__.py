@@ -1,0 +1,1 @@
+"""The durable state: SQL, in one place, behind about a dozen verbs."""
