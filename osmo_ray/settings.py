@@ -66,10 +66,9 @@ class Settings:
     def storage(self) -> str:
         return self.storage_url or (self.home / "storage").as_uri()
 
-    @property
-    def run(self) -> Path:
-        """Pid files, sockets and addresses of the running platform."""
-        return self.home / "run"
+    def environment(self) -> dict[str, str]:
+        """These settings as variables, so that a process started from here loads the same ones."""
+        return {f"OSMO_{f.name.upper()}": str(getattr(self, f.name)) for f in fields(self)}
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
