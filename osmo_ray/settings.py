@@ -50,6 +50,8 @@ class Settings:
     """Finished workflows, their logs and intermediate data are removed after this long."""
     disk_reserve: int = 512 << 20
     """Below this much free space in `home`, new work is refused."""
+    storage_gateway: bool = False
+    """Serve a local storage folder to nodes that join, by signed URLs."""
     log_level: str = "INFO"
     sandbox: str = "auto"
     """`auto`, `process`, `container` or `none` for tasks that do not say."""
