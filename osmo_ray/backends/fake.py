@@ -103,9 +103,10 @@ class FakeBackend:
 
     async def logs(self, key: AttemptKey, node: str, offset: int, limit: int, wait: float) -> LogChunk:
         self._check()
-        text = f"{int(self.clock() * 1000)} O ran {key}\n".encode()
+        text = f"1 O ran {key}\n".encode()
         part = text[offset : offset + limit]
-        return LogChunk(part, offset + len(part), key not in self._running)
+        at = offset + len(part)
+        return LogChunk(part, at, at == len(text) and key not in self._running)
 
     async def usage(self) -> Sequence[UsageSample]:
         return ()
