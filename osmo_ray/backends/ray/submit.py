@@ -25,7 +25,8 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from ray.util.placement_group import placement_group, remove_placement_group
 
 LOST = 75
-"""Exit code by which the supervisor learns that the platform, not the program, failed (EX_TEMPFAIL)."""
+"""Exit code (EX_TEMPFAIL) when the platform, not the program, failed. A program may end with it too, so what counts
+is the file that `_lost` leaves beside the program's."""
 _RETRY_FOR = 60.0
 _GONE_AFTER = 45.0
 _FINAL = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
@@ -55,9 +56,21 @@ def main(path: str) -> int:
     value = json.loads(Path(path).read_text())
     program = Program(**{**value, "argv": tuple(value["argv"])})
     signal.signal(signal.SIGTERM, _term)
-    client = _connect(program)
-    if client is None:
+    try:
+        return _run(program)
+    except Lost as error:
+        print(str(error), flush=True)
+        lost_file(Path(path)).write_text(str(error))
         return LOST
+
+
+def lost_file(program: Path) -> Path:
+    """Where it is written that the attempt was lost with the cluster, and how."""
+    return program.with_suffix(".lost")
+
+
+def _run(program: Program) -> int:
+    client = _connect(program)
     group = None
     try:
         group = _reserve(program)
@@ -67,24 +80,28 @@ def main(path: str) -> int:
         _stop(client, program.id)
         return 128 + signal.SIGTERM
     except (ConnectionError, RuntimeError) as error:
-        print(f"the Ray cluster does not answer: {error}", flush=True)
-        return LOST
+        raise Lost(f"the Ray cluster does not answer: {error}") from error
     finally:
         _release(group)
+
+
+class Lost(Exception):
+    """The cluster went away under the program; nothing is known about how it ended."""
 
 
 def _term(number: int, frame: FrameType | None) -> None:
     raise Stopped
 
 
-def _connect(program: Program) -> JobSubmissionClient | None:
+def _connect(program: Program) -> JobSubmissionClient:
     until = time.monotonic() + _RETRY_FOR
-    while time.monotonic() < until:
+    while True:
         try:
             return JobSubmissionClient(program.dashboard)
-        except (ConnectionError, RuntimeError):
+        except (ConnectionError, RuntimeError) as error:
+            if time.monotonic() > until:
+                raise Lost(f"the Ray cluster does not answer: {error}") from error
             time.sleep(0.5)
-    return None
 
 
 def _reserve(program: Program) -> Any:
@@ -140,8 +157,7 @@ def _follow(client: JobSubmissionClient, program: Program) -> int:
         except (ConnectionError, RuntimeError) as error:
             silent_since = silent_since or time.monotonic()
             if time.monotonic() - silent_since > _GONE_AFTER:
-                print(f"the Ray cluster is gone: {error}", flush=True)
-                return LOST
+                raise Lost(f"the Ray cluster is gone: {error}") from error
             time.sleep(0.5)
             continue
         if status in _FINAL:
@@ -164,8 +180,9 @@ def _verdict(client: JobSubmissionClient, id: str) -> int:
         return 0
     if info.driver_exit_code is not None:
         return int(info.driver_exit_code) & 0xFF or 1
-    print(f"Ray says: {info.message}", flush=True)
-    return LOST if info.status is JobStatus.FAILED else 128 + signal.SIGTERM
+    if info.status is JobStatus.FAILED:
+        raise Lost(f"Ray says: {info.message}")
+    return 128 + signal.SIGTERM
 
 
 def _stop(client: JobSubmissionClient, id: str) -> None:
