@@ -32,6 +32,7 @@ class Job:
     address: str = ""
     gpus: tuple[int, ...] = ()
     storage_url: str = ""
+    engine: str = ""
 
 
 @dataclass(frozen=True, slots=True)

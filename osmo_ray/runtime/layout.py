@@ -63,16 +63,18 @@ class Layout:
         )  # fmt: skip
 
 
-def find(overlays: frozenset[str], *, user: bool, hidden: tuple[str, ...], visible: tuple[str, ...], tools: str) -> Layout:
+def find(
+    overlays: frozenset[str], *, user: bool, hidden: tuple[str, ...], visible: tuple[str, ...], tools: str
+) -> Layout:
     """The layout of this host when `overlays` are the system folders over which an overlay can be mounted."""
     entries = []
     mounts = mount_points()
-    for name in sorted(os.listdir("/")):
-        path = Path("/") / name
+    for path in sorted(Path("/").iterdir()):
+        name = path.name
         if name in PRIVATE:
             continue
         if path.is_symlink():
-            entries.append(Entry(name, "link", os.readlink(path)))
+            entries.append(Entry(name, "link", str(path.readlink())))
         elif path.is_dir() and os.access(path, os.R_OK | os.X_OK) and str(path) not in hidden:
             below = tuple(m for m in mounts if m.startswith(f"/{name}/"))
             kind = "overlay" if name in overlays else "bind"
