@@ -99,7 +99,7 @@ class Book:
         if gpus is None:
             return None, self._no_gpus(plan)
         address = self._address(private=private)
-        job = Job(plan, mode, why, address, gpus, self.storage_url, engine)
+        job = Job(plan, mode, why, address, gpus, private, self.storage_url, engine)
         orders = Orders().updated(plan)
         reason = Reason("HowItRuns", why, {"mode": mode}) if why else None
         seen = Observation(plan.key, Phase.ACCEPTED, time.time(), self.node, address, plan.restart, reason=reason)

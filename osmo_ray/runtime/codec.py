@@ -31,6 +31,7 @@ class Job:
     why: str = ""
     address: str = ""
     gpus: tuple[int, ...] = ()
+    address_is_own: bool = False
     storage_url: str = ""
     engine: str = ""
 
