@@ -136,7 +136,7 @@ def cut(text: str) -> dict[str, Section]:
     problems: list[Problem] = []
     found: dict[str, Section] = {}
     heads = list(_TOP.finditer(text))
-    for head, following in zip(heads, [*heads[1:], None], strict=True):
+    for head, following in zip(heads, [*heads[1:], None], strict=False):
         name = head[1]
         line = text.count("\n", 0, head.start()) + 1
         place = {"line": line, "column": 1, "source": written[line - 1]}
