@@ -96,8 +96,6 @@ def _explain(tree: Tree, mistake: Any) -> Problem:
     if kind == "extra_forbidden":
         known = schema.known_fields(path[:-1])
         hint = suggest(str(path[-1]), known) or f"known here: {', '.join(known)}"
-        if str(path[-1]).startswith("\t"):
-            hint = "indent with blanks, not with tabs"
         return tree.problem(path, f"unknown field {path[-1]!r}", hint, key=True)
     if kind == "missing":
         return tree.problem(path[:-1], f"needs the field {path[-1]!r}")

@@ -22,7 +22,11 @@ from osmo_ray.spec.reason import Reason
 
 def task(name: str, *needs: str, **more: object) -> TaskSpec:
     return TaskSpec(
-        name=name, image="ubuntu", command=("true",), inputs=tuple(TaskInput(n) for n in needs), **more  # type: ignore[arg-type]
+        name=name,
+        image="ubuntu",
+        command=("true",),
+        inputs=tuple(TaskInput(n) for n in needs),
+        **more,  # type: ignore[arg-type]
     )
 
 
