@@ -103,9 +103,10 @@ class FakeBackend:
 
     async def logs(self, key: AttemptKey, node: str, offset: int, limit: int, wait: float) -> LogChunk:
         self._check()
-        text = f"{int(self.clock() * 1000)} O ran {key}\n".encode()
+        text = f"1 O ran {key}\n".encode()
         part = text[offset : offset + limit]
-        return LogChunk(part, offset + len(part), key not in self._running)
+        at = offset + len(part)
+        return LogChunk(part, at, at == len(text) and key not in self._running)
 
     async def usage(self) -> Sequence[UsageSample]:
         return ()
@@ -150,10 +151,9 @@ class FakeBackend:
             if key not in self._newest:
                 self._report(attempt, Phase.ACCEPTED)
                 self._run(attempt)
-            elif old is not None and (old.go, old.restart) != (attempt.go, attempt.restart):
-                if key in self._running or not old.go:
-                    self._stop(key)
-                    self._run(attempt)
+            elif old is not None and _again(old, attempt) and (key in self._running or not old.go):
+                self._stop(key)
+                self._run(attempt)
 
     def _run(self, plan: AttemptPlan) -> None:
         self._running[plan.key] = asyncio.ensure_future(self._live(plan))
@@ -190,3 +190,8 @@ class FakeBackend:
         seen = self._newest.get(key)
         if plan is not None and seen is not None and seen.phase not in (Phase.FINISHED, Phase.LOST):
             self._newest[key] = replace(seen, phase=Phase.LOST, at=self.clock(), reason=Reason("Deleted", "deleted"))
+
+
+def _again(old: AttemptPlan, new: AttemptPlan) -> bool:
+    """Whether the new plan opens the barrier or asks for the command to begin again."""
+    return (old.go, old.restart) != (new.go, new.restart)

@@ -1,0 +1,264 @@
+"""The tables: one schema for SQLite and PostgreSQL.
+
+Only types that need no conversion on either side are used (text, integers, doubles, booleans), since the hot path
+binds plain tuples. Structured values are JSON text. `migrations/` brings a database to this schema, and a test holds
+the two together.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+REVISION = "0001"
+"""The newest migration; the code works with this one only."""
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+serial = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite counts only in a column declared INTEGER."""
+
+TIMES = ("processing", "scheduling", "initializing", "running", "ended")
+TRANSFERS = ("download_start", "download_end", "upload_start")
+
+
+def text(name: str, default: str | None = "") -> Column[str]:
+    return Column(name, Text, nullable=default is None)
+
+
+def whole(name: str) -> Column[int]:
+    return Column(name, Integer, nullable=False)
+
+
+def double(name: str) -> Column[float]:
+    return Column(name, Double, nullable=False)
+
+
+def times() -> list[Column[float]]:
+    """Seconds since the epoch, 0.0 for not yet."""
+    return [double(name) for name in TIMES + TRANSFERS]
+
+
+def of_workflow(*, primary: bool = False) -> Column[str]:
+    return Column(
+        "workflow_uuid", Text, ForeignKey("workflows.uuid", ondelete="CASCADE"), primary_key=primary, nullable=False
+    )
+
+
+meta = Table("meta", metadata, Column("key", Text, primary_key=True), text("value"))
+"""`database_id`."""
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    text("holder"),
+    Column("epoch", BigInteger, nullable=False),
+    double("expires"),
+)
+
+names = Table("names", metadata, Column("name", Text, primary_key=True), Column("last", BigInteger, nullable=False))
+"""The number of the last workflow of each name; never goes back, so an id is never used twice."""
+
+workflows = Table(
+    "workflows",
+    metadata,
+    Column("uuid", Text, primary_key=True),
+    text("id"),
+    text("user_name"),
+    text("pool"),
+    text("backend"),
+    text("priority"),
+    text("status"),
+    double("submitted"),
+    double("started"),
+    double("ended"),
+    double("exec_timeout"),
+    double("queue_timeout"),
+    text("cancelled_by"),
+    text("reason", None),
+    text("parent"),
+    Column("version", BigInteger, nullable=False),
+    whole("tasks"),
+    whole("finished"),
+    whole("failed"),
+    UniqueConstraint("id"),
+    Index(None, "submitted", "uuid"),
+    Index(None, "user_name", "submitted"),
+    Index(None, "pool", "submitted"),
+    Index(None, "priority", "submitted"),
+    Index(None, "status", "submitted"),
+    Index(None, "ended"),
+)
+"""Narrow rows: lists read these and nothing else, and every commit rewrites one."""
+
+submissions = Table(
+    "submissions",
+    metadata,
+    of_workflow(primary=True),
+    text("spec"),
+    text("rendered"),
+    text("template"),
+    text("extra"),
+)
+"""What was submitted; written once. `spec` is the JSON of `spec.codec`."""
+
+tags = Table(
+    "tags",
+    metadata,
+    of_workflow(primary=True),
+    Column("tag", Text, primary_key=True),
+    Index(None, "tag", "workflow_uuid"),
+)
+
+groups = Table(
+    "groups",
+    metadata,
+    of_workflow(primary=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    text("name"),
+    text("uuid"),
+    text("status"),
+    text("upstream"),
+    text("downstream"),
+    text("pending"),
+    whole("barrier"),
+    whole("released"),
+    text("reason", None),
+    *times(),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("n", serial, primary_key=True, autoincrement=True),
+    of_workflow(),
+    text("uuid"),
+    whole("retry_id"),
+    whole("group_position"),
+    whole("position"),
+    text("group_name"),
+    text("name"),
+    Column("lead", Boolean, nullable=False),
+    text("user_name"),
+    text("pool"),
+    text("priority"),
+    double("cpu"),
+    Column("memory", BigInteger, nullable=False),
+    whole("gpu"),
+    Column("storage", BigInteger, nullable=False),
+    text("status"),
+    whole("user_retries"),
+    whole("platform_retries"),
+    whole("restarts"),
+    whole("ready"),
+    text("node"),
+    text("address"),
+    Column("exit_code", Integer, nullable=True),
+    text("reason", None),
+    text("output"),
+    text("usage"),
+    *times(),
+    double("place"),
+    UniqueConstraint("uuid", "retry_id"),
+    Index(None, "workflow_uuid"),
+    Index(None, "place"),
+    Index(None, "user_name", "place"),
+    Index(None, "pool", "place"),
+    Index(None, "node", "place"),
+    Index(None, "priority", "place"),
+    Index(None, "status", "place"),
+    Index(None, "running"),
+    Index(None, "status", "ended"),
+)
+"""One row per attempt. `place` orders a list of tasks (see `rows.place`), so that any page of it is one walk along an
+index; user, pool and priority repeat the workflow's for the same reason, and never change."""
+
+records = Table(
+    "records",
+    metadata,
+    of_workflow(primary=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    double("at"),
+    text("kind"),
+    text("message"),
+    text("group_name"),
+    text("task"),
+    whole("retry_id"),
+)
+"""`seq` is made of the workflow's version (see `rows.record_seq`): it grows in the order of commits."""
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("seq", serial, primary_key=True, autoincrement=True),
+    of_workflow(),
+    text("group_name"),
+    text("kind"),
+    double("grace"),
+    Index(None, "workflow_uuid"),
+    sqlite_autoincrement=True,
+)
+"""Commands to send. A number is never used twice (AUTOINCREMENT), so a late `settle` cannot hit another command."""
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("backend", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    double("seen"),
+    text("report"),
+)
+
+profiles = Table(
+    "profiles",
+    metadata,
+    Column("user_name", Text, primary_key=True),
+    text("pool"),
+    text("bucket"),
+    Column("email_notification", Boolean, nullable=False),
+    Column("slack_notification", Boolean, nullable=False),
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("task_uuid", Text, primary_key=True),
+    Column("retry_id", Integer, primary_key=True, autoincrement=False),
+    Column("at", Double, primary_key=True),
+    double("cpu"),
+    double("memory"),
+    double("gpu"),
+    ForeignKeyConstraint(["task_uuid", "retry_id"], ["tasks.uuid", "tasks.retry_id"], ondelete="CASCADE"),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("user_name", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    text("sha256"),
+    double("expires"),
+    text("roles"),
+    text("description"),
+    UniqueConstraint("sha256"),
+)
