@@ -151,7 +151,9 @@ class Following:
 
     def _certain(self) -> list[bytes]:
         """Lines that no open log can still precede: up to the earliest last line of those that have more."""
-        limits = [log.lines[-1][0] for log in self._open if log.lines and not log.done and not log.caught_up]
+        limits: list[float] = [
+            log.lines[-1][0] for log in self._open if log.lines and not log.done and not log.caught_up
+        ]
         limits += [log.start * 1000 - _SLACK for log in self._waiting[:1]]
         horizon = min(limits, default=float("inf"))
         if len(self._open) == 1 and not self._waiting:

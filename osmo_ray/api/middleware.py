@@ -19,6 +19,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
+from fastapi import HTTPException
+
 from osmo_ray.api.errors import body
 from osmo_ray.api.metrics import Metrics
 from osmo_ray.api.services import Services
@@ -202,8 +204,8 @@ def _limited(receive: Receive, headers: dict[str, str]) -> Receive:
         nonlocal seen
         message = await receive()
         seen += len(message.get("body", b""))
-        if seen > MAX_BODY:
-            raise Refused(413, f"The request has more than {MAX_BODY >> 20} MiB.")
+        if seen > MAX_BODY:  # raised inside the route, where only this kind goes through unchanged
+            raise HTTPException(413, f"The request has more than {MAX_BODY >> 20} MiB.")
         return message
 
     return count

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,12 +35,24 @@ class StoredLogs(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """How one part of the platform is, for `/ready` and `osmo status`."""
+
+    healthy: bool
+    text: str
+
+
 def _fresh_id() -> str:
     return uuid.uuid4().hex
 
 
 def _nothing() -> None:
     return None
+
+
+async def _no_parts() -> Mapping[str, Part]:
+    return {}
 
 
 @dataclass(frozen=True)
@@ -54,5 +66,7 @@ class Services:
     stored_logs: StoredLogs
     renderer: Renderer
     wake: Callable[[], None] = _nothing
+    parts: Callable[[], Awaitable[Mapping[str, Part]]] = _no_parts
+    """Health of what stands beside the API; the platform is ready when all of it is healthy."""
     clock: Callable[[], float] = time.time
     new_id: Callable[[], str] = _fresh_id

@@ -87,11 +87,13 @@ def routes(services: Services) -> APIRouter:
         if not workflow.status.finished:
             message = f"Workflow {workflow.id} is {workflow.status.value}; cancel it before it is deleted."
             raise ApiError(message, workflow_id=workflow.id)
-        prefixes = [f"{kind}/{workflow.uuid}/" for kind in ("logs", "data")]
-        if not store.delete_workflows([workflow.uuid]):
-            raise ApiError(f"Workflow {workflow.id} is changing; try again.", workflow_id=workflow.id)
-        for prefix in prefixes:
+        if workflow.uuid in store.alive():
+            message = f"The nodes are still cleaning up after {workflow.id}; try again in a moment."
+            raise ApiError(message, "USER", 409, workflow.id)
+        # Bytes first, the row last: a crash between leaves nothing that nobody knows of.
+        for prefix in (f"workflows/{workflow.uuid}", f"logs/{workflow.uuid}"):
             services.objects.delete([info.key for info in services.objects.list(prefix)])
+        store.delete_workflows([workflow.uuid])
         return Named(name=workflow.id)
 
     @router.get("/status")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
+from dataclasses import asdict
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from osmo_ray import __version__
 from osmo_ray.api.metrics import Metrics
-from osmo_ray.api.services import Services
-from osmo_ray.store.protocol import StoreError
+from osmo_ray.api.services import Part, Services
+from osmo_ray.store.protocol import StoreError, WorkflowQuery
 
 NODE_SILENT = 120.0
 """Seconds after which a node that nobody heard of counts as gone."""
@@ -18,7 +19,7 @@ NODE_SILENT = 120.0
 
 def version() -> dict[str, str]:
     """The four fields clients expect, all text."""
-    major, minor, revision = (__version__.split("+")[0].split(".") + ["0", "0"])[:3]
+    major, minor, revision = [*__version__.split("+")[0].split("."), "0", "0"][:3]
     return {"major": major, "minor": minor, "revision": revision, "hash": ""}
 
 
@@ -39,12 +40,15 @@ def routes(services: Services, metrics: Metrics) -> APIRouter:
         return {"status": "OK"}
 
     @router.get("/ready")
-    def ready() -> Response:
+    async def ready() -> Response:
+        parts = {"api": Part(True, f"answers, version {__version__}"), **await services.parts()}
         try:
-            services.store.ping()
+            await asyncio.to_thread(services.store.ping)
         except StoreError as error:
-            return JSONResponse({"status": "NOT READY", "database": str(error)}, 503)
-        return JSONResponse({"status": "OK", "database": "OK"})
+            parts["database"] = Part(False, str(error))
+        well = all(part.healthy for part in parts.values())
+        shown = {"ready": well, "parts": {name: asdict(part) for name, part in parts.items()}}
+        return JSONResponse(shown, 200 if well else 503)
 
     @router.get("/metrics")
     def read_metrics() -> Response:
@@ -81,9 +85,7 @@ def routes(services: Services, metrics: Metrics) -> APIRouter:
 
     @router.get("/api/users")
     def users() -> list[str]:
-        from osmo_ray.store.protocol import WorkflowQuery
-
-        begin = time.time() - 90 * 86400
+        begin = services.clock() - 90 * 86400
         rows, _ = services.store.list_workflows(WorkflowQuery(submitted_after=begin, limit=1000, descending=True))
         return sorted({row.user for row in rows})
 
