@@ -16,6 +16,7 @@ from osmo_ray import settings as settings_room
 from osmo_ray.api.app import build
 from osmo_ray.backends.ray import names
 from osmo_ray.backends.ray.agent import AgentSettings
+from osmo_ray.backends.ray.programs import Cluster
 from osmo_ray.control.actor import ActorSettings, RemoteController
 from osmo_ray.control.controller import ControlSettings
 from osmo_ray.engine.events import Policy
@@ -34,13 +35,14 @@ def main(argv: list[str] | None = None) -> int:
     """`python -m osmo_ray.platform.bring_up RAY_ADDRESS HEAD_NODE`"""
     address, head = (argv or sys.argv[1:])[:2]
     settings = settings_room.load()
-    ray.init(address=address, namespace=names.NAMESPACE, log_to_driver=False, logging_level="WARNING")
-    ensure_controller(settings, head)
+    context = ray.init(address=address, namespace=names.NAMESPACE, log_to_driver=False, logging_level="WARNING")
+    cluster = Cluster(f"http://{context.address_info['webui_url']}", address)
+    ensure_controller(settings, head, cluster)
     ensure_api(settings)
     return 0
 
 
-def ensure_controller(settings: Settings, head: str) -> None:
+def ensure_controller(settings: Settings, head: str, cluster: Cluster) -> None:
     """The controller's actor, made if it is not there."""
     pinned = _HEAD if settings.database.startswith("sqlite") else {}
     RemoteController.options(
@@ -49,7 +51,7 @@ def ensure_controller(settings: Settings, head: str) -> None:
         lifetime="detached",
         get_if_exists=True,
         resources=pinned,
-    ).remote(actor_settings(settings, head))
+    ).remote(actor_settings(settings, head, cluster))
 
 
 def ensure_api(settings: Settings) -> None:
@@ -62,7 +64,7 @@ def ensure_api(settings: Settings) -> None:
     serve.run(build({}), name=names.SERVE_APP, route_prefix="/", blocking=False)
 
 
-def actor_settings(settings: Settings, head: str) -> ActorSettings:
+def actor_settings(settings: Settings, head: str, cluster: Cluster) -> ActorSettings:
     """What the controller and its agents are told."""
     files = Files(settings.home)
     shown = (str(Path(sys.prefix).resolve()), str(Path(sys.base_prefix).resolve()))
@@ -75,7 +77,9 @@ def actor_settings(settings: Settings, head: str) -> ActorSettings:
         platform=settings.platform,
         lease=settings.attempt_lease,
     )
-    agents = AgentSettings(home=settings.home, storage_url=settings.storage, head=head, options=options)
+    agents = AgentSettings(
+        home=settings.home, storage_url=settings.storage, head=head, cluster=cluster, options=options
+    )
     return ActorSettings(
         database=settings.database,
         storage=settings.storage,

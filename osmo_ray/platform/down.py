@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,9 @@ from pathlib import Path
 from osmo_ray import settings as settings_room
 from osmo_ray.platform import head
 from osmo_ray.platform.files import Files
-from osmo_ray.runtime import end_all
+from osmo_ray.runtime import NodeHost
+from osmo_ray.settings import Settings
+from osmo_ray.spec.attempt import Phase
 
 LIMIT = 60.0
 
@@ -32,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     state.keeper.end(LIMIT)
     if state.head.alive:
         head.stop(state.head, files)
-    ended = 0 if args.keep_tasks else sum(end_all(root) for root in _spools(files))
+    ended = 0 if args.keep_tasks else sum(asyncio.run(_end_tasks(settings, root)) for root in _spools(files))
     if was_up:
         files.save(replace(files.state(), phase="stopped"))
     print(_told(was_up, ended, args.keep_tasks))
@@ -40,6 +43,15 @@ def run(args: argparse.Namespace) -> int:
     if left:
         print(f"osmo down: still running: {', '.join(str(p.pid) for p in left)}", file=sys.stderr)
     return 1 if left else 0
+
+
+async def _end_tasks(settings: Settings, root: Path) -> int:
+    """End what runs below a spool; it is written there as lost, so that the next `up` runs it again."""
+    host = NodeHost(root, root.name, "", settings.storage)
+    await host.start()
+    running = sum(1 for o in await host.attempts() if o.phase not in (Phase.FINISHED, Phase.LOST))
+    await host.shutdown()
+    return running
 
 
 def _spools(files: Files) -> list[Path]:

@@ -122,7 +122,7 @@ class Command:
         environment = self.place.environment(tokens)
         argv = self.place.argv(tokens, environment)
         if self.sup.job.mode == "container":
-            return container.argv(self.sup, argv, environment, self.mounts), container.engine_environment()
+            return container.argv(self.sup, argv, environment, self.mounts), container.engine_environment(environment)
         return argv, environment
 
     def _begin(self, generation: int, what: tuple[tuple[str, ...], dict[str, str]]) -> None:

@@ -22,7 +22,7 @@ from osmo_ray.runtime.host import Host
 from osmo_ray.runtime.network import Network
 from osmo_ray.runtime.options import Options
 from osmo_ray.runtime.process import Identity
-from osmo_ray.runtime.spool import replace_file
+from osmo_ray.runtime.spool import read_json, replace_file
 from osmo_ray.runtime.wakeup import short
 from osmo_ray.spec.reason import Reason
 
@@ -51,7 +51,8 @@ class Helpers:
     def __init__(self, root: Path, options: Options) -> None:
         self.root = root
         self.options = options
-        self.out: Identity | None = None
+        known = read_json(root / "out.json")
+        self.out = Identity.from_json(known) if known else None
         self.out_why = ""
         self._out_after = 0.0
 
@@ -135,6 +136,8 @@ class Helpers:
             self._no_way_out(net, "the program pasta is not on this host (package passt)")
             return
         self.out = Identity.of(self.ask("carry"))
+        if self.out is not None:
+            replace_file(self.root / "out.json", json.dumps(self.out.to_json()))
         try:
             self._until(lambda: network.out_is_up(net) or not (self.out and self.out.alive()), "", 5.0)
         except RuntimeFailure:
@@ -167,7 +170,7 @@ class Helpers:
         for one in (self.out, Identity.of(pid) if pid else None, net.holder if net else None):
             if one is not None:
                 one.signal(signal.SIGKILL)
-        for name in ("net.json", zygote.SOCKET, zygote.LOCK):
+        for name in ("net.json", "out.json", zygote.SOCKET, zygote.LOCK):
             (self.root / name).unlink(missing_ok=True)
 
 

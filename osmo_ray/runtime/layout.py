@@ -63,7 +63,9 @@ class Layout:
         )  # fmt: skip
 
 
-def find(overlays: frozenset[str], *, user: bool, hidden: tuple[str, ...], visible: tuple[str, ...], tools: str) -> Layout:
+def find(
+    overlays: frozenset[str], *, user: bool, hidden: tuple[str, ...], visible: tuple[str, ...], tools: str
+) -> Layout:
     """The layout of this host when `overlays` are the system folders over which an overlay can be mounted."""
     entries = []
     mounts = mount_points()

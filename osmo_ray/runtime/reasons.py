@@ -36,7 +36,8 @@ def needs_namespaces(path: str, why: str) -> RuntimeFailure:
 
 def download_failed(source: str, error: Exception | str) -> RuntimeFailure:
     return RuntimeFailure(
-        DOWNLOAD_FAILED, Reason("DownloadFailed", f"the input {source} could not be fetched: {error}", {"source": source})
+        DOWNLOAD_FAILED,
+        Reason("DownloadFailed", f"the input {source} could not be fetched: {error}", {"source": source}),
     )
 
 
@@ -53,7 +54,9 @@ def start_failed(what: str) -> RuntimeFailure:
 def command_not_found(program: str, plan: AttemptPlan, *, host: bool) -> RuntimeFailure:
     """The program is nowhere on PATH."""
     brought = f"; the image {plan.image} would have brought it" if host and plan.image else f" in {plan.image}"
-    sentence = f"the program {program} is not on this host{brought}" if host else f"the program {program} is not{brought}"
+    sentence = (
+        f"the program {program} is not on this host{brought}" if host else f"the program {program} is not{brought}"
+    )
     return RuntimeFailure(START_ERROR, Reason("CommandNotFound", sentence, {"program": program, "image": plan.image}))
 
 
@@ -95,7 +98,9 @@ def stopped(why: str) -> Reason:
 
 
 def lease_expired(silent: float) -> Reason:
-    sentence = f"no controller vouched for this node in time, so the task was ended {show_seconds(silent)} after the lease"
+    sentence = (
+        f"no controller vouched for this node in time, so the task was ended {show_seconds(silent)} after the lease"
+    )
     return Reason("LeaseExpired", sentence)
 
 

@@ -178,7 +178,9 @@ class Sandbox:
             existing = existing.parent
         entries = list(existing.iterdir())
         if len(entries) > _SKELETON_LIMIT:
-            raise reasons.bad_file(path, f"{existing} has more than {_SKELETON_LIMIT} entries and no overlay can be had")
+            raise reasons.bad_file(
+                path, f"{existing} has more than {_SKELETON_LIMIT} entries and no overlay can be had"
+            )
         place = str(self.root) + str(existing)
         sys.mount("tmpfs", place, "tmpfs", data="mode=755")
         for entry in entries:

@@ -1,15 +1,15 @@
 """The spool: a folder per host in which everything about attempts stands, so that nobody's death loses any of it.
 
-    <root>/attempts/<task uuid>-<retry>/     made once (mkdir), gone when the store has settled the attempt
-        job.json      the plan and what the host gave it: the folder counts only when this stands
-        claim         pid, start time and boot of the one supervisor
-        orders.json   replaced by renaming, a signal says look again
-        status        one JSON observation per line; the last whole line is the state
-        log           the stamped log
-        in/ out/      data; fs/ is the private file system
-    <root>/epoch      the highest epoch heard
-    <root>/lease      until when a controller vouches for this host (boot clock)
-    <root>/graves/    hourly files of deleted groups and settled attempts, kept for a day
+<root>/attempts/<task uuid>-<retry>/     made once (mkdir), gone when the store has settled the attempt
+    job.json      the plan and what the host gave it: the folder counts only when this stands
+    claim         pid, start time and boot of the one supervisor
+    orders.json   replaced by renaming, a signal says look again
+    status        one JSON observation per line; the last whole line is the state
+    log           the stamped log
+    in/ out/      data; fs/ is the private file system
+<root>/epoch      the highest epoch heard
+<root>/lease      until when a controller vouches for this host (boot clock)
+<root>/graves/    hourly files of deleted groups and settled attempts, kept for a day
 """
 
 from __future__ import annotations

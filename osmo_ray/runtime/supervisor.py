@@ -311,5 +311,3 @@ class Supervisor:
             os.dup2(user, network.KEPT_FD + 1, inheritable=False)
             os.close(user)
         return network.KEPT_FD, None if user is None else network.KEPT_FD + 1
-
-

@@ -120,18 +120,8 @@ class Platform:
 
     def pids(self, mark: str) -> list[int]:
         """Processes of this platform whose name or command line holds `mark`."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            try:
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                environ = (entry / "environ").read_bytes()
-            except OSError:
-                continue
-            if mark in line and f"OSMO_HOME={self.home}\0".encode() in environ:
-                found.append(int(entry.name))
-        return found
+        ours = f"OSMO_HOME={self.home}\0".encode()
+        return [pid for pid in commands(mark) if ours in _read(f"/proc/{pid}/environ")]
 
     def kill(self, mark: str) -> list[int]:
         """SIGKILL them; at least one must be there."""
@@ -139,6 +129,20 @@ class Platform:
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         return list(pids)
+
+
+def commands(mark: str) -> list[int]:
+    """Processes whose command line holds `mark`."""
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    lines = {pid: _read(f"/proc/{pid}/cmdline").replace(b"\0", b" ").decode(errors="replace") for pid in pids}
+    return [pid for pid, line in lines.items() if line and mark in line and pid != os.getpid()]
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return b""
 
 
 def until(check: Callable[[], Any], limit: float, every: float = 0.2) -> Any:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import ray
 
+from osmo_ray.backends.ray.programs import Cluster, Programs
 from osmo_ray.runtime import NodeHost
 from osmo_ray.runtime.options import Options
 from osmo_ray.spec.attempt import (
@@ -34,6 +35,7 @@ class AgentSettings:
     storage_url: str
     remote_storage_url: str = ""
     head: str = ""
+    cluster: Cluster = Cluster("", "")
     options: Options = field(default_factory=Options)
     platform_id: str = ""
 
@@ -50,6 +52,7 @@ class NodeAgent:
         root = home / "nodes" / node
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._host = NodeHost(root, node, address, storage, settings.options)
+        self._programs = Programs(root, settings.cluster)
         self._started: asyncio.Task[None] | None = None
 
     async def _ready(self) -> NodeHost:
@@ -67,25 +70,30 @@ class NodeAgent:
         """Run exactly these attempts of these groups on this node."""
         host = await self._ready()
         host.renew(self._lease)
-        await host.apply(epoch, attempts, groups)
+        await host.apply(epoch, [self._programs.wrap(a) if a.ray is not None else a for a in attempts])
+        here = {a.group_uuid for a in attempts}
+        if elsewhere := [g for g in groups if g not in here]:
+            await host.drop(epoch, elsewhere)
 
     async def delete(self, epoch: int, groups: Sequence[str], grace: float) -> None:
         host = await self._ready()
         await host.delete(epoch, groups, grace)
 
     async def attempts(self) -> Sequence[Observation]:
-        return await (await self._ready()).attempts()
+        return self._programs.translate(await (await self._ready()).attempts())
 
     async def observe(self, wait: float) -> Sequence[Observation]:
         """News since the last call; each call also tells the tasks that a controller is alive."""
         host = await self._ready()
         host.renew(self._lease)
-        return await host.observe(wait)
+        return self._programs.translate(await host.observe(wait))
 
-    async def attempt(self, key: AttemptKey) -> int | None:
-        """Returns with the attempt's exit code when it has ended: one call per attempt, named after it, is how Ray's
-        dashboard comes to show what runs."""
-        return await (await self._ready()).wait(key)
+    async def attempt(self, key: AttemptKey) -> None:
+        """Returns when the attempt has ended: one call per attempt, named after it, is how Ray's dashboard comes to
+        show what runs."""
+        host = await self._ready()
+        while not host.ended(key):
+            await asyncio.sleep(1.0)
 
     async def settle(self, keys: Sequence[AttemptKey]) -> None:
         await (await self._ready()).settle(keys)

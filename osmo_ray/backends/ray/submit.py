@@ -37,27 +37,30 @@ class Program:
     """What to submit. `bundles` are the resources charged for it, reserved as one placement group."""
 
     id: str
-    name: str
     dashboard: str
     address: str
-    argv: tuple[str, ...]
-    environment: Mapping[str, str]
+    environment: Sequence[str]
+    """Names of variables that the program gets from this process's environment."""
     runtime_env: Mapping[str, Any]
     bundles: Sequence[Mapping[str, float]]
     metadata: Mapping[str, str]
+
+    @property
+    def namespace(self) -> str:
+        """Ray namespace of the program's placement group: names in it meet no other attempt's."""
+        return f"osmo-{self.id}"
 
 
 class Stopped(Exception):
     """TERM came: the job has to be stopped for real."""
 
 
-def main(path: str) -> int:
-    """`python -m osmo_ray.backends.ray.submit PROGRAM.json`; returns the program's exit code."""
-    value = json.loads(Path(path).read_text())
-    program = Program(**{**value, "argv": tuple(value["argv"])})
+def main(path: str, argv: Sequence[str]) -> int:
+    """`python -m osmo_ray.backends.ray.submit PROGRAM.json -- COMMAND...`; returns the program's exit code."""
+    program = Program(**json.loads(Path(path).read_text()))
     signal.signal(signal.SIGTERM, _term)
     try:
-        return _run(program)
+        return _run(program, argv)
     except Lost as error:
         print(str(error), flush=True)
         lost_file(Path(path)).write_text(str(error))
@@ -69,12 +72,12 @@ def lost_file(program: Path) -> Path:
     return program.with_suffix(".lost")
 
 
-def _run(program: Program) -> int:
+def _run(program: Program, argv: Sequence[str]) -> int:
     client = _connect(program)
     group = None
     try:
         group = _reserve(program)
-        _submit(client, program)
+        _submit(client, program, argv)
         return _follow(client, program)
     except Stopped:
         _stop(client, program.id)
@@ -108,8 +111,8 @@ def _reserve(program: Program) -> Any:
     """The placement group, named after the attempt. It waits in Ray only for what our scheduler already granted."""
     if not program.bundles:
         return None
-    ray.init(address=program.address, namespace="osmo", log_to_driver=False, logging_level="ERROR")
-    group = placement_group(list(map(dict, program.bundles)), strategy="PACK", name=f"osmo-{program.id}")
+    ray.init(address=program.address, namespace=program.namespace, log_to_driver=False, logging_level="ERROR")
+    group = placement_group(list(map(dict, program.bundles)), strategy="PACK", name="program")
     group.wait(timeout_seconds=300)
     return group
 
@@ -120,15 +123,16 @@ def _release(group: Any) -> None:
         ray.shutdown()
 
 
-def _submit(client: JobSubmissionClient, program: Program) -> None:
+def _submit(client: JobSubmissionClient, program: Program, argv: Sequence[str]) -> None:
     """Submit once. Right after a head's start there may be no agent yet; a duplicate means that it is there."""
-    environment = {**program.environment, "OSMO_PLACEMENT_GROUP": f"osmo-{program.id}"}
+    environment = {name: os.environ[name] for name in program.environment if name in os.environ}
+    environment |= {"OSMO_RAY_NAMESPACE": program.namespace, "OSMO_PLACEMENT_GROUP": "program"}
     runtime = {**program.runtime_env, "env_vars": {**program.runtime_env.get("env_vars", {}), **environment}}
     until = time.monotonic() + _RETRY_FOR
     while True:
         try:
             client.submit_job(
-                entrypoint=_shell(program.argv),
+                entrypoint=shlex.join(argv),  # Ray wants one shell line; this is exactly these arguments
                 submission_id=program.id,
                 runtime_env=runtime,
                 metadata=dict(program.metadata),
@@ -140,11 +144,6 @@ def _submit(client: JobSubmissionClient, program: Program) -> None:
             if "No available agent" not in str(error) or time.monotonic() > until:
                 raise
             time.sleep(0.5)
-
-
-def _shell(argv: Sequence[str]) -> str:
-    """Ray wants one shell line; quoting makes it exactly these arguments."""
-    return shlex.join(argv)
 
 
 def _follow(client: JobSubmissionClient, program: Program) -> int:
@@ -199,4 +198,4 @@ def _stop(client: JobSubmissionClient, id: str) -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    raise SystemExit(main(sys.argv[1]))
+    raise SystemExit(main(sys.argv[1], sys.argv[3:]))
