@@ -188,7 +188,8 @@ def carry(root: Path) -> None:
         file.touch()
         sys.bind(place, str(file), recursive=False)
         argv += ["--runas", "0", "--netns", str(file)]
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number in (signal.SIGPIPE, signal.SIGCHLD):  # pasta takes an ignored SIGPIPE for an error
+        signal.signal(number, signal.SIG_DFL)
     os.execv(tool, argv)
 
 

@@ -138,37 +138,38 @@ class Supervisor:
 
     def _finish(self, code: int, reason: Reason | None, *, ran: bool = False) -> None:
         """Keep outputs and log, then say the end. An order to stop still ends this."""
-        output = ""
-        outputs = self.plan.outputs if ran else ()
-        if outputs:
+        keeping = ran and bool(self.plan.outputs)
+        if keeping:
             self.report(Phase.UPLOADING)
-        self.log.flush()
         try:
-            if outputs:
-                result = self.call(lambda: work.keep(self.place, self.log))
-                output = str(result["output"])
-        except RuntimeFailure as failure:
-            code, reason = failure.exit_code, failure.reason
+            result = self._last_work(keeping=keeping)
         except Stopped as stop:
             self._end_stopped(stop.reason)
             return
-        self._ship_rest()
+        if "failure" in result:
+            code, reason = int(result["failure"]["code"]), Reason.from_json(result["failure"]["reason"])
+        output = str(result.get("output", ""))
         self.report(Phase.FINISHED, exit_code=code, reason=reason, output=output, usage=self.meter.usage())
 
     def _end_stopped(self, reason: Reason) -> None:
         self.stopping = True
         self.log.say(reason.sentence)
-        self._ship_rest()
+        self._last_work(keeping=False)
         self.report(Phase.LOST, reason=reason, usage=self.meter.usage())
 
-    def _ship_rest(self) -> None:
-        """The log outlives the node, or stays in the spool with a mark until it does."""
-        self.stopping = True
+    def _last_work(self, *, keeping: bool) -> dict[str, Any]:
+        """Outputs, then the rest of the log: it outlives the node, or stays in the spool with a mark until it does."""
+        self.log.flush()
         self.shipper.end()
         try:
-            self.call(self.shipper.rest)
-        except (RuntimeFailure, Stopped):
+            result = self.call(lambda: work.finish(self.place, self.log, self.shipper, keeping=keeping))
+        except RuntimeFailure as failure:
+            result = {"unshipped": True}
+            if keeping:
+                result["failure"] = {"code": failure.exit_code, "reason": failure.reason.to_json()}
+        if result.get("unshipped"):
             (self.folder.path / "unshipped").touch()
+        return result
 
     def _clean(self) -> None:
         process.kill_tree(os.getpid())

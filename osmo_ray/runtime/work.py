@@ -103,6 +103,29 @@ def keep(place: Place, log: Log) -> dict[str, Any]:
     return {"output": written}
 
 
+def finish(place: Place, log: Log, shipper: Shipper, *, keeping: bool) -> dict[str, Any]:
+    """The last work: outputs, then the log with what there is to say about them. The value may hold `output`,
+    `failure` (code and reason) and `unshipped`."""
+    value: dict[str, Any] = {}
+    try:
+        if keeping:
+            value |= keep(place, log)
+    except RuntimeFailure as failure:
+        value["failure"] = {"code": failure.exit_code, "reason": failure.reason.to_json()}
+    try:
+        signal.signal(signal.SIGALRM, _too_long)
+        signal.alarm(_SHIP_LIMIT)
+        shipper.rest()
+    except (ObjectError, OSError):
+        value["unshipped"] = True
+    signal.alarm(0)
+    return value
+
+
+def _too_long(*_: object) -> None:
+    raise TimeoutError("the store takes too long")
+
+
 def _amount(tree: transfer.Tree) -> str:
     return f"{len(tree.files)} file{'s' * (len(tree.files) != 1)}, {show_bytes(tree.size)}"
 
@@ -159,9 +182,7 @@ class Shipper:
             os.waitpid(self._pid, 0)
             self._pid = 0
 
-    def rest(self) -> dict[str, Any]:
+    def rest(self) -> None:
         """Everything that is left, marked as the end. To be done in a child."""
-        signal.alarm(_SHIP_LIMIT)
         store = open_store(self.url)
         transfer.retrying(lambda: ship(store, self.prefix, self.log, self.next, None))
-        return {}
