@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from hosting import Host
+from hosting import Begin, Host
 
 from osmo_ray.runtime import Options
 from osmo_ray.runtime.spool import remove_tree
@@ -18,9 +18,6 @@ def folder() -> Iterator[Path]:
     path.chmod(0o755)
     yield path
     remove_tree(path)
-
-
-Begin = Callable[..., Awaitable[Host]]
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import itertools
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from osmo_ray.runtime import NodeHost, Options
-from osmo_ray.runtime.process import Identity
+from osmo_ray.runtime.process import Identity, marked
 from osmo_ray.spec.attempt import AttemptKey, AttemptPlan, Observation, Phase
 
 FINAL = (Phase.FINISHED, Phase.LOST)
@@ -94,6 +94,9 @@ class Host(NodeHost):
         return found
 
 
+Begin = Callable[..., Awaitable[Host]]
+
+
 async def wait_for(look: Callable[[], Any], message: str) -> Any:
     """Poll until `look` gives something true; it may be a coroutine function."""
     deadline = time.monotonic() + LIMIT
@@ -113,3 +116,8 @@ def alive(pid: int) -> bool:
 
 def is_root() -> bool:
     return os.geteuid() == 0
+
+
+def pids_of(key: AttemptKey) -> list[int]:
+    """Processes of an attempt, wherever they are."""
+    return marked(f"OSMO_ATTEMPT={key}")

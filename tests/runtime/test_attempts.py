@@ -5,13 +5,12 @@ from __future__ import annotations
 import signal
 
 import pytest
-from conftest import Begin
-from hosting import Host, again, alive, plan, shell, wait_for
+from hosting import Begin, Host, again, alive, pids_of, plan, shell, wait_for
 
 from osmo_ray.runtime import Options, StaleEpoch
 from osmo_ray.runtime.logs import stored_log
 from osmo_ray.runtime.work import open_store
-from osmo_ray.spec.attempt import AttemptKey, InputPlan, OutputPlan, Phase
+from osmo_ray.spec.attempt import InputPlan, OutputPlan, Phase
 
 
 async def test_a_command_runs_and_says_how_it_ended(any_host: Host) -> None:
@@ -138,12 +137,6 @@ async def test_delete_kills_grandchildren_that_ignore_term(any_host: Host) -> No
     await any_host.delete(1, [one.group_uuid], 0.1)
     assert (await any_host.end(one.key)).phase is Phase.LOST
     assert [pid for pid in before if alive(pid)] == []
-
-
-def pids_of(key: AttemptKey) -> list[int]:
-    from osmo_ray.runtime.process import marked
-
-    return marked(f"OSMO_ATTEMPT={key}")
 
 
 async def test_attempts_that_a_group_no_longer_lists_are_ended(any_host: Host) -> None:
