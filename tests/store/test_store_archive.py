@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from osmo_ray.spec.attempt import NodeReport
 from osmo_ray.store import archive
 from osmo_ray.store.protocol import Profile, StoreError, Texts, Token, UsageSample, WorkflowQuery
 from osmo_ray.store.sql import SqlStore
+from tests.fixtures_postgres import PostgresServer
 
 
 def fill(store: SqlStore) -> None:
@@ -40,11 +42,15 @@ def seen(store: SqlStore) -> object:
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
-def empty(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The database to restore into."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'restored' / 'osmo.db'}"
-    return str(request.getfixturevalue("postgres_server").database())
+        yield f"sqlite:///{tmp_path / 'restored' / 'osmo.db'}"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    made = server.database()
+    yield made
+    server.drop(made)
 
 
 def test_all_of_it_moves(store: SqlStore, empty: str, tmp_path: Path) -> None:
