@@ -50,6 +50,8 @@ class Settings:
     """Finished workflows, their logs and intermediate data are removed after this long."""
     disk_reserve: int = 512 << 20
     """Below this much free space in `home`, new work is refused."""
+    storage_gateway: bool = False
+    """Serve a local storage folder to nodes that join, by signed URLs."""
     log_level: str = "INFO"
     sandbox: str = "auto"
     """`auto`, `process`, `container` or `none` for tasks that do not say."""
@@ -66,10 +68,9 @@ class Settings:
     def storage(self) -> str:
         return self.storage_url or (self.home / "storage").as_uri()
 
-    @property
-    def run(self) -> Path:
-        """Pid files, sockets and addresses of the running platform."""
-        return self.home / "run"
+    def environment(self) -> dict[str, str]:
+        """These settings as variables, so that a process started from here loads the same ones."""
+        return {f"OSMO_{f.name.upper()}": str(getattr(self, f.name)) for f in fields(self)}
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:

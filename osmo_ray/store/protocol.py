@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from osmo_ray.engine.model import Command, Decision, Record, Task, Workflow
-from osmo_ray.spec.attempt import NodeReport
+from osmo_ray.spec.attempt import NodeReport, UsageSample
 
 
 class StoreError(Exception):
@@ -128,18 +128,6 @@ class Profile:
     bucket: str = ""
     email_notification: bool = False
     slack_notification: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class UsageSample:
-    """CPU cores, bytes and GPU share of one attempt at one time."""
-
-    task_uuid: str
-    retry_id: int
-    at: float
-    cpu: float = 0.0
-    memory: float = 0.0
-    gpu: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

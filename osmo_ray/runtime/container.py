@@ -1,0 +1,230 @@
+"""Tasks in containers, by podman or docker: an argument list for the engine's own program, which the supervisor runs
+as it would run the command itself.
+
+The container keeps its name until the attempt ends, so that a restart in place starts the same file system again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from osmo_ray.runtime import reasons
+from osmo_ray.runtime.errors import RuntimeFailure
+from osmo_ray.runtime.place import Place
+from osmo_ray.runtime.sandbox import INPUT, OUTPUT
+from osmo_ray.spec.reason import Reason
+
+if TYPE_CHECKING:
+    from osmo_ray.runtime.supervisor import Supervisor
+
+_ANSWER_LIMIT, _PULL_LIMIT, _REACH_LIMIT = 8.0, 1800.0, 1.5
+_REMEMBER = 600.0
+# Names whose value in the engine's own environment would change the engine.
+_ENGINE_NAMES = ("PATH", "HOME", "USER", "TMPDIR", "LANG", "TERM")
+_ENGINE_PREFIXES = ("XDG_", "DOCKER_", "CONTAINER", "PODMAN_", "BUILDAH_", "STORAGE_", "LD_", "GODEBUG", "NOTIFY_")
+_OURS = ("PATH", "HOME", "USER", "LANG", "TERM", "HOSTNAME", "TMPDIR")
+
+
+@dataclass(slots=True)
+class Engine:
+    """`name` is `podman`, `docker` or empty; `why` says it in a sentence."""
+
+    name: str
+    why: str
+    _local: set[str] = field(default_factory=set)
+    _registries: dict[str, tuple[float, bool]] = field(default_factory=dict)
+
+    def usable(self, image: str) -> tuple[bool, str]:
+        """Whether a task that does not insist should run in a container of `image`, and why."""
+        if not self.name:
+            return False, self.why
+        if image in self._local or has_image(self.name, image):
+            self._local.add(image)
+            return True, f"{self.name} has the image"
+        registry = registry_of(image)
+        if self._reaches(registry):
+            return True, f"{self.name} can pull the image from {registry}"
+        return False, f"{self.name} has no image {image} and the registry {registry} does not answer"
+
+    def _reaches(self, registry: str) -> bool:
+        known = self._registries.get(registry)
+        if known is not None and time.monotonic() - known[0] < _REMEMBER:
+            return known[1]
+        host, _, port = registry.partition(":")
+        try:
+            socket.create_connection((host, int(port or 443)), _REACH_LIMIT).close()
+            found = True
+        except (OSError, ValueError):
+            found = False
+        self._registries[registry] = (time.monotonic(), found)
+        return found
+
+    def remove(self, key: str) -> None:
+        """End and remove an attempt's container."""
+        if self.name:
+            _run([self.name, "rm", "--force", "--volumes", container_name(key)])
+
+    def joins(self) -> bool:
+        """Whether its containers can have addresses of the tasks' network: root's podman can enter a namespace."""
+        return self.name == "podman" and os.geteuid() == 0
+
+
+def find(option: str) -> Engine:
+    """The engine of this host that answers."""
+    if option == "off":
+        return Engine("", "container engines are switched off by option")
+    tried = []
+    for name in ("podman", "docker") if option == "auto" else (option,):
+        if shutil.which(name) is None:
+            tried.append(f"{name} is not installed")
+        elif _run([name, "ps", "--quiet"]) == 0:
+            return Engine(name, f"{name} answers")
+        else:
+            tried.append(f"{name} does not answer")
+    return Engine("", ", ".join(tried))
+
+
+def _run(argv: list[str], limit: float = _ANSWER_LIMIT) -> int:
+    try:
+        done = subprocess.run(argv, capture_output=True, timeout=limit, check=False, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.TimeoutExpired):
+        return -1
+    return done.returncode
+
+
+def has_image(engine: str, image: str) -> bool:
+    return _run([engine, "image", "inspect", image]) == 0
+
+
+def registry_of(image: str) -> str:
+    """The registry's host that an image reference names; docker.io is spelled by the name that serves it."""
+    first, slash, _ = image.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        return "registry-1.docker.io" if first == "docker.io" else first
+    return "registry-1.docker.io"
+
+
+def container_name(key: str) -> str:
+    return f"osmo-{key}"
+
+
+def pull(engine: str, image: str) -> RuntimeFailure | None:
+    """Get the image if it is not there; the failure if it cannot be had."""
+    if not engine:
+        return _no_image(image, "no container engine answers on this host")
+    if has_image(engine, image):
+        return None
+    try:
+        done = subprocess.run(
+            [engine, "pull", "--quiet", image], capture_output=True, timeout=_PULL_LIMIT, check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return _no_image(image, f"not there after {_PULL_LIMIT:.0f} s")
+    if done.returncode == 0:
+        return None
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    return _no_image(image, lines[-1][:200] if lines else f"{engine} pull gave {done.returncode}")
+
+
+def _no_image(image: str, why: str) -> RuntimeFailure:
+    sentence = f"the image {image} cannot be had: {why}"
+    return RuntimeFailure(reasons.IMAGE_PULL, Reason("ImagePull", sentence, {"image": image}))
+
+
+def mounts(place: Place, files: list[tuple[str, Path]]) -> list[tuple[str, str]]:
+    """(source, target) of files to show read-only; files of the output folder are copied there."""
+    shown = []
+    for target, source in files:
+        path = os.path.normpath(target)
+        if path.startswith(OUTPUT + "/"):
+            own = place.folder.data_out / path[len(OUTPUT) + 1 :]
+            own.parent.mkdir(parents=True, exist_ok=True)
+            own.write_bytes(source.read_bytes())
+        elif not path.startswith("/") or path.startswith("/osmo") or ":" in path:
+            raise reasons.bad_file(target, f"it must be an absolute path without colons, outside /osmo except {OUTPUT}")
+        else:
+            shown.append((str(source), path))
+    return shown
+
+
+def argv(
+    sup: Supervisor,
+    command: tuple[str, ...],
+    environment: Mapping[str, str],
+    shown: list[tuple[str, str]],
+    network_pid: int,
+) -> tuple[str, ...]:
+    """The engine's command line for this generation."""
+    plan, name = sup.plan, container_name(str(sup.plan.key))
+    if sup.generation > 0 and _run([sup.job.engine, "container", "inspect", name]) == 0:
+        return (sup.job.engine, "start", "--attach", name)
+    line = [
+        sup.job.engine, "run", "--name", name, "--hostname", sup.place.hostname, "--pull", "never",
+        "--security-opt", "no-new-privileges", "--pids-limit", "32768", "--cpus", str(plan.cpu),
+        "--memory", str(plan.memory), "--memory-swap", str(plan.memory), "--workdir", "/",
+        "--volume", f"{sup.folder.data_in}:{INPUT}", "--volume", f"{sup.folder.data_out}:{OUTPUT}",
+    ]  # fmt: skip
+    for source, target in shown:
+        line += ["--volume", f"{source}:{target}:ro"]
+    if plan.network == "node":
+        line += ["--network", "host"]
+    elif network_pid:
+        line += ["--network", f"ns:/proc/{network_pid}/ns/net"]
+    line += ["--volume", f"{sup.folder.path / 'hosts'}:/etc/hosts:ro"]
+    for number in sup.job.gpus:
+        line += ["--device", f"nvidia.com/gpu={number}"]
+    given = {k: v for k, v in environment.items() if k not in _OURS or plan.environment.get(k) is not None}
+    for key, value in given.items():
+        # A value on the command line could be read by other users of the host.
+        line += ["--env", f"{key}={value}" if _is_engines(key) else key]
+    return (*line, "--entrypoint", command[0], plan.image, *command[1:])
+
+
+def _is_engines(name: str) -> bool:
+    return name in _ENGINE_NAMES or name.startswith(_ENGINE_PREFIXES)
+
+
+def engine_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The engine's own environment, and the task's values that `--env NAME` takes from it."""
+    return {**{k: v for k, v in environment.items() if not _is_engines(k)}, **os.environ}
+
+
+def kill(sup: Supervisor) -> None:
+    """KILL what runs in the attempt's container."""
+    _run([sup.job.engine, "kill", container_name(str(sup.plan.key))])
+
+
+def failure(sup: Supervisor, code: int) -> RuntimeFailure | None:
+    """What the engine's exit code says about a container that did not start or was killed for memory."""
+    name = container_name(str(sup.plan.key))
+    if code == 127 and not _started(sup.job.engine, name):
+        return reasons.command_not_found(sup.plan.argv[0], sup.plan, host=False)
+    if code in (125, 126) and not _started(sup.job.engine, name):
+        tail = sup.log.tail(2)
+        return reasons.start_failed(f"{sup.job.engine} could not start the container: {' '.join(tail)[:300]}")
+    if code == 137 and _inspect(sup.job.engine, name, "{{.State.OOMKilled}}") == "true":
+        reason = reasons.out_of_memory(sup.plan, sup.plan.memory, sup.log.tail(), "")
+        return RuntimeFailure(reasons.EVICTED, reason)
+    return None
+
+
+def _started(engine: str, name: str) -> bool:
+    return _inspect(engine, name, "{{.State.StartedAt.IsZero}}") == "false"
+
+
+def _inspect(engine: str, name: str, what: str) -> str:
+    argv = [engine, "container", "inspect", "--format", what, name]
+    try:
+        done = subprocess.run(argv, capture_output=True, timeout=_ANSWER_LIMIT, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.decode().strip()

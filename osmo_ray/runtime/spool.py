@@ -1,0 +1,255 @@
+"""The spool: a folder per host in which everything about attempts stands, so that nobody's death loses any of it.
+
+<root>/attempts/<task uuid>-<retry>/     made once (mkdir), gone when the store has settled the attempt
+    job.json      the plan and what the host gave it: the folder counts only when this stands
+    claim         pid, start time and boot of the one supervisor
+    orders.json   replaced by renaming, a signal says look again
+    status        one JSON observation per line; the last whole line is the state
+    log           the stamped log
+    in/ out/      data; fs/ is the private file system
+<root>/epoch      the highest epoch heard
+<root>/lease      until when a controller vouches for this host (boot clock)
+<root>/graves/    hourly files of deleted groups and settled attempts, kept for a day
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from osmo_ray.runtime import codec
+from osmo_ray.runtime.codec import Job, Orders
+from osmo_ray.runtime.process import Identity
+from osmo_ray.spec.attempt import AttemptKey, Observation, Phase
+
+DAY = 86400.0
+FINAL = (Phase.FINISHED, Phase.LOST)
+
+
+def replace_file(path: Path, text: str, *, durable: bool = False) -> None:
+    """The old or the new contents, never a part. `durable` also survives a power cut."""
+    other = path.with_name(f".{path.name}.{os.getpid()}")
+    fd = os.open(other, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, text.encode())
+        if durable:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+    other.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The file's object, or None when there is no such file."""
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+
+
+def boot_clock() -> float:
+    """Seconds since boot, sleep included: the same for all processes, and no administrator can set it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """One attempt's folder."""
+
+    path: Path
+
+    @property
+    def key(self) -> AttemptKey:
+        return AttemptKey.parse(self.path.name)
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log"
+
+    @property
+    def data_in(self) -> Path:
+        return self.path / "in"
+
+    @property
+    def data_out(self) -> Path:
+        return self.path / "out"
+
+    @property
+    def private(self) -> Path:
+        """Everything the command itself may write, except its output."""
+        return self.path / "fs"
+
+    def job(self) -> Job | None:
+        """The accepted job, or None when the host died while taking it."""
+        value = read_json(self.path / "job.json")
+        return None if value is None else codec.job_from_json(value)
+
+    def orders(self) -> Orders:
+        """The newest orders."""
+        value = read_json(self.path / "orders.json")
+        return Orders() if value is None else codec.orders_from_json(value)
+
+    def order(self, orders: Orders) -> None:
+        """Replace the orders; the caller then signals the supervisor."""
+        replace_file(self.path / "orders.json", json.dumps(codec.orders_to_json(orders)))
+
+    def claim(self, who: Identity) -> bool:
+        """Become this attempt's one supervisor; False when there has been one before."""
+        mine = self.path / f".claim.{who.pid}"
+        mine.write_text(json.dumps(who.to_json()))
+        try:
+            os.link(mine, self.path / "claim")
+        except FileExistsError:
+            return False
+        finally:
+            mine.unlink()
+        return True
+
+    def claimed(self) -> Identity | None:
+        """Who supervises or has supervised this attempt."""
+        value = read_json(self.path / "claim")
+        return None if value is None else Identity.from_json(value)
+
+    def report(self, seen: Observation) -> None:
+        """Append an observation; a final one is on disk before this returns."""
+        line = json.dumps(codec.observation_to_json(seen)).encode() + b"\n"
+        fd = os.open(self.path / "status", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, line)
+            if seen.phase in FINAL:
+                os.fdatasync(fd)
+        finally:
+            os.close(fd)
+
+    def observations(self, node: str, offset: int = 0) -> tuple[list[Observation], int]:
+        """The whole observations from byte `offset` on, and where to go on."""
+        try:
+            with (self.path / "status").open("rb") as file:
+                file.seek(offset)
+                data = file.read()
+        except FileNotFoundError:
+            return [], offset
+        whole = data[: data.rfind(b"\n") + 1]
+        seen = [codec.observation_from_json(json.loads(line), self.key, node) for line in whole.splitlines()]
+        return seen, offset + len(whole)
+
+    def remove(self) -> None:
+        """Take the folder away, whatever modes the task left on what it made."""
+        aside = self.path.with_name(f".gone-{self.path.name}")
+        try:
+            self.path.rename(aside)
+        except FileNotFoundError:
+            return
+        remove_tree(aside)
+
+
+def remove_tree(path: Path) -> None:
+    """rmtree that first opens folders whose mode forbids it. Follows no link."""
+
+    def retry(function: Callable[..., Any], name: str, info: Any) -> None:
+        if isinstance(info[1], FileNotFoundError):
+            return
+        for folder in (Path(name).parent, Path(name)):
+            if stat.S_ISDIR(folder.lstat().st_mode):
+                folder.chmod(0o700)
+        if Path(name).is_dir() and not Path(name).is_symlink():
+            shutil.rmtree(name, ignore_errors=True)
+        else:
+            Path(name).unlink(missing_ok=True)
+
+    shutil.rmtree(path, onerror=retry)
+
+
+class Spool:
+    """The folder of one host."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.attempts = root / "attempts"
+
+    def prepare(self) -> None:
+        """Make the folders; only this user may look inside."""
+        for path in (self.root, self.attempts, self.root / "graves"):
+            path.mkdir(parents=True, exist_ok=True)
+            path.chmod(0o700)
+
+    def folder(self, key: AttemptKey) -> Folder:
+        return Folder(self.attempts / str(key))
+
+    def folders(self) -> Iterator[Folder]:
+        """Every attempt's folder, whole or not."""
+        for path in sorted(self.attempts.iterdir()):
+            if not path.name.startswith("."):
+                yield Folder(path)
+
+    def accept(self, job: Job, orders: Orders, seen: Observation) -> Folder | None:
+        """Take an attempt; None when it is here already. After a crash half-way the folder holds no `job.json`, and
+        the next start removes it."""
+        folder = self.folder(job.plan.key)
+        try:
+            folder.path.mkdir(mode=0o700)
+        except FileExistsError:
+            return None
+        folder.order(orders)
+        folder.report(seen)
+        replace_file(folder.path / "job.json", json.dumps(codec.job_to_json(job)))
+        return folder
+
+    def sweep(self) -> None:
+        """Remove what a crash left: folders never accepted, and those half removed."""
+        for path in list(self.attempts.iterdir()):
+            if path.name.startswith(".") or not (path / "job.json").exists():
+                remove_tree(path)
+        for path in (self.root / "graves").iterdir():
+            if path.stat().st_mtime < time.time() - DAY:
+                path.unlink()
+
+    # --- the epoch -------------------------------------------------------------------------------------------
+
+    def epoch(self) -> int:
+        try:
+            return int((self.root / "epoch").read_text())
+        except FileNotFoundError:
+            return -1
+
+    def raise_epoch(self, epoch: int) -> None:
+        replace_file(self.root / "epoch", str(epoch), durable=True)
+
+    # --- the lease -------------------------------------------------------------------------------------------
+
+    def renew(self, ttl: float) -> None:
+        """Vouch for this host for `ttl` seconds from now."""
+        replace_file(self.root / "lease", f"{boot_clock() + ttl:.3f}")
+
+    def lease_left(self) -> float:
+        """Seconds until the lease ends, negative after it; infinite when nobody ever gave one."""
+        try:
+            return float((self.root / "lease").read_text()) - boot_clock()
+        except FileNotFoundError:
+            return float("inf")
+
+    # --- graves: what must not come back ---------------------------------------------------------------------
+
+    def bury(self, kind: str, names: list[str]) -> None:
+        """Remember deleted groups (`g`) or settled attempts (`k`) for a day."""
+        path = self.root / "graves" / str(int(time.time() // 3600))
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, "".join(f"{kind} {name}\n" for name in names).encode())
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+
+    def buried(self) -> set[str]:
+        """Everything buried, as `g <uuid>` and `k <key>`."""
+        found: set[str] = set()
+        for path in (self.root / "graves").iterdir():
+            found.update(path.read_text().splitlines())
+        return found
