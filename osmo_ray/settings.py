@@ -69,6 +69,11 @@ class Settings:
     def storage(self) -> str:
         return self.storage_url or (self.home / "storage").as_uri()
 
+    @property
+    def beyond_loopback(self) -> bool:
+        """Whether other hosts can reach this platform, so that everybody has to show a token."""
+        return not (self.host.startswith("127.") or self.host in ("localhost", "::1"))
+
     def environment(self) -> dict[str, str]:
         """These settings as variables, so that a process started from here loads the same ones."""
         return {f"OSMO_{f.name.upper()}": str(getattr(self, f.name)) for f in fields(self)}

@@ -46,7 +46,7 @@ class AgentSettings:
     storage_url: str
     remote_storage_url: str = ""
     head: str = ""
-    cluster: Cluster = Cluster("", "")
+    cluster: Cluster = field(default_factory=Cluster)
     options: Options = field(default_factory=Options)
     platform_id: str = ""
 
@@ -113,7 +113,9 @@ class NodeAgent:
         """Returns when the attempt has ended: one call per attempt, named after it, is how Ray's dashboard comes to
         show what runs."""
         host = await self._ready()
-        while not host.ended(key):
+        while True:
+            if host.ended(key):
+                return
             await asyncio.sleep(1.0)
 
     async def settle(self, keys: Sequence[AttemptKey]) -> None:
