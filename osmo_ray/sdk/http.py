@@ -50,20 +50,27 @@ class Http:
         """An open answer of its own connection. Raises `ClientError`."""
         connection = self._connect(None)
         try:
-            connection.request("GET", _target(self._parts.path, path, params), headers=self._headers())
-            answer = connection.getresponse()
+            try:
+                connection.request("GET", _target(self._parts.path, path, params), headers=self._headers())
+                answer = connection.getresponse()
+            except (OSError, http.client.HTTPException) as error:
+                raise self._unreachable(error) from error
             if answer.status != 200:
                 raise _error(answer.status, answer.read())
             yield answer
-        except (OSError, http.client.HTTPException) as error:
-            raise self._unreachable(error) from error
         finally:
             connection.close()
 
     def pieces(self, path: str, params: Params | None = None) -> Iterator[bytes]:
         """The answer in pieces, as they come."""
         with self.stream(path, params) as answer:
-            while data := answer.read1(_PIECE):
+            while True:
+                try:
+                    data = answer.read1(_PIECE)
+                except (OSError, http.client.HTTPException) as error:
+                    raise self._unreachable(error) from error
+                if not data:
+                    return
                 yield data
 
     def close(self) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
-from world import HELLO, World
 
 from osmo_ray.api import middleware
 from osmo_ray.store.protocol import StoreError, Token
+from tests.api.world import HELLO, World
 
 LIST = "/api/workflow"
 
