@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import shutil
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,8 +17,10 @@ from pathlib import Path
 
 from osmo_ray import settings as settings_room
 from osmo_ray.platform.head import listening
-from osmo_ray.runtime import probe
+from osmo_ray.runtime import NodeHost
+from osmo_ray.runtime.options import Options
 from osmo_ray.settings import Settings
+from osmo_ray.spec.attempt import NodeReport
 from osmo_ray.spec.quantity import show_bytes
 
 GOOD, NOTE, BAD = "ok", "note", "bad"
@@ -65,8 +69,21 @@ def _host(settings: Settings) -> list[Finding]:
 
 
 def _sandbox(settings: Settings) -> list[Finding]:
-    """The runtime's own probes: the very ones that decide how a task runs."""
-    return [Finding(p.name, GOOD if p.good else NOTE, p.text) for p in probe()]
+    """The runtime's own probes, in a spool of their own: the very ones that decide how a task runs."""
+    report = asyncio.run(_examine(settings))
+    gpus = Finding("gpus", GOOD, f"{report.gpu} found" if report.gpu else "none found")
+    sandbox = Finding("sandbox", NOTE if report.sandbox.startswith("none") else GOOD, report.sandbox)
+    return [sandbox, gpus, *(Finding("note", NOTE, f"{r.code}: {r.sentence}") for r in report.reasons)]
+
+
+async def _examine(settings: Settings) -> NodeReport:
+    with tempfile.TemporaryDirectory(prefix="osmo-doctor-") as folder:
+        host = NodeHost(Path(folder), "doctor", "127.0.0.1", settings.storage, Options(sandbox=settings.sandbox))
+        await host.start()
+        try:
+            return host.report()
+        finally:
+            await host.shutdown()
 
 
 def _disk(settings: Settings) -> list[Finding]:

@@ -34,11 +34,18 @@ class Process:
         if not self.alive:
             return
         os.kill(self.pid, signal.SIGTERM)
-        until = time.monotonic() + grace
-        while self.alive and time.monotonic() < until:
-            time.sleep(0.05)
-        if self.alive:
+        if not self.gone(grace):
             os.kill(self.pid, signal.SIGKILL)
+            self.gone(5.0)
+
+    def gone(self, seconds: float) -> bool:
+        """Wait for its end."""
+        until = time.monotonic() + seconds
+        while self.alive:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.05)
+        return True
 
 
 def _start_time(pid: int) -> int:

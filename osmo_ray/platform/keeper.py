@@ -26,7 +26,7 @@ from osmo_ray.platform import head
 from osmo_ray.platform.files import Files, Process, State
 from osmo_ray.settings import Settings
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("osmo_ray.platform.keeper")  # also when run as a program
 LOOK_EVERY = 2.0
 PATIENCE = 3
 """Looks in a row that must fail before something is done about it."""

@@ -91,7 +91,7 @@ class Book:
         return [e for e in self.live() if e.job.plan.group_uuid in groups and e.key not in listed]
 
     def accept(
-        self, plan: AttemptPlan, mode: str, why: str, *, private: bool
+        self, plan: AttemptPlan, mode: str, why: str, *, private: bool, engine: str = ""
     ) -> tuple[Entry | None, Observation | None]:
         """Take a new attempt. The entry is None while it must wait for GPUs, or when it was refused for good; then
         the observation says so."""
@@ -99,7 +99,7 @@ class Book:
         if gpus is None:
             return None, self._no_gpus(plan)
         address = self._address(private=private)
-        job = Job(plan, mode, why, address, gpus, self.storage_url)
+        job = Job(plan, mode, why, address, gpus, private, self.storage_url, engine)
         orders = Orders().updated(plan)
         reason = Reason("HowItRuns", why, {"mode": mode}) if why else None
         seen = Observation(plan.key, Phase.ACCEPTED, time.time(), self.node, address, plan.restart, reason=reason)

@@ -31,7 +31,9 @@ class Job:
     why: str = ""
     address: str = ""
     gpus: tuple[int, ...] = ()
+    address_is_own: bool = False
     storage_url: str = ""
+    engine: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from osmo_ray.runtime import container, network, reasons
 from osmo_ray.runtime.errors import RuntimeFailure
-from osmo_ray.runtime.launch import Running, Start, start
-from osmo_ray.runtime.sandbox import Sandbox
+from osmo_ray.runtime.launch import Running, Start, hold_network, start
+from osmo_ray.runtime.sandbox import Sandbox as Jail
 from osmo_ray.spec.attempt import Phase
+from osmo_ray.spec.model import Sandbox
 from osmo_ray.spec.reason import Reason
 
 if TYPE_CHECKING:
@@ -42,11 +43,12 @@ class Command:
     def __init__(self, supervisor: Supervisor) -> None:
         self.sup = supervisor
         self.plan, self.folder, self.place = supervisor.plan, supervisor.folder, supervisor.place
-        self.sandbox: Sandbox | None = None
+        self.sandbox: Jail | None = None
         self.mounts: list[tuple[str, str]] = []
         self.running: Running | None = None
         self._told = b""
         self._over = False
+        self._holder = 0
         self._verdict: Reason | None = None
 
     # --- once ----------------------------------------------------------------------------------------------------
@@ -55,6 +57,8 @@ class Command:
         """Files, folders, limits. Raises RuntimeFailure."""
         if not self.plan.argv:
             raise RuntimeFailure(reasons.INVALID_COMMAND, Reason("NoCommand", "the task has no command"))
+        if self.sup.job.mode == "container":
+            self._get_image()
         for path in (self.folder.data_in, self.folder.data_out, self.folder.private):
             path.mkdir(exist_ok=True)
         files = self.place.write_files(self.place.tokens(self.sup.orders.hosts))
@@ -76,17 +80,34 @@ class Command:
             except OSError:
                 self.sup.meter.cgroup = None
 
+    def _get_image(self) -> None:
+        """Pull it; a task that does not insist on a container becomes a process when that fails."""
+        engine, image = self.sup.job.engine, self.plan.image
+
+        def pulled() -> dict[str, Any]:
+            failure = container.pull(engine, image)
+            if failure is not None:
+                raise failure
+            return {}
+
+        try:
+            self.sup.call(pulled)
+        except RuntimeFailure as failure:
+            self.sup.log.say(failure.reason.sentence)
+            if self.plan.sandbox is Sandbox.CONTAINER:
+                raise
+            self.sup.become_process(f"{failure.reason.sentence}, so it runs as a process on the host")
+            self.place = self.sup.place
+
     def _prepare_sandbox(self, files: list[tuple[str, Any]]) -> None:
         layout = self.place.layout
         if layout is None:
             raise reasons.start_failed("this host has no layout for namespaces; start the node's host again")
-        private = self.plan.network != "node"
+        private = self.sup.job.address_is_own
         conf = network.resolv_conf(network.Network.load(self.sup.spool.root), private=private)
         (self.folder.path / "resolv.conf").write_text(conf)
         (self.folder.path / "hostname").write_text(self.place.hostname + "\n")
-        self.sandbox = Sandbox(
-            self.folder, layout, self.sup.host.devices(self.sup.job.gpus), private and bool(self.sup.job.address)
-        )
+        self.sandbox = Jail(self.folder, layout, self.sup.host.devices(self.sup.job.gpus), private)
         self.sandbox.prepare(files)
 
     # --- each generation -----------------------------------------------------------------------------------------
@@ -122,8 +143,21 @@ class Command:
         environment = self.place.environment(tokens)
         argv = self.place.argv(tokens, environment)
         if self.sup.job.mode == "container":
-            return container.argv(self.sup, argv, environment, self.mounts), container.engine_environment(environment)
+            line = container.argv(self.sup, argv, environment, self.mounts, self._network_holder())
+            return line, container.engine_environment(environment)
         return argv, environment
+
+    def _network_holder(self) -> int:
+        """A process in the network that the container is to join; 0 for the engine's own network."""
+        if self._holder or not self.sup.job.address_is_own:
+            return self._holder
+        net_fd, _ = self.sup.connect()
+        what = Start((), {}, "/", -1, net=self.sup.net, net_fd=net_fd, address=self.sup.job.address)
+        try:
+            self._holder = hold_network(what)
+        except OSError as error:
+            raise reasons.start_failed(f"the container's network could not be made: {error}") from error
+        return self._holder
 
     def _begin(self, generation: int, what: tuple[tuple[str, ...], dict[str, str]]) -> None:
         argv, environment = what
@@ -268,8 +302,10 @@ class Command:
         if code and meter.cgroup is not None and meter.cgroup.oom_kills() > oom_before:
             reason = reasons.out_of_memory(self.plan, usage["memory_peak"], self.sup.log.tail(), meter.watched)
             return Ending(reasons.EVICTED, reason)
-        if self.sup.job.mode == "container" and (failure := container.failure(self.sup, code)) is not None:
-            return Ending(failure.exit_code, failure.reason)
+        if self.sup.job.mode == "container":
+            refused = container.failure(self.sup, code)
+            if refused is not None:
+                return Ending(refused.exit_code, refused.reason)
         if code == 0:
             return Ending(0)
         tail = self.sup.log.tail()

@@ -21,7 +21,6 @@ from osmo_ray.runtime.errors import RuntimeFailure
 from osmo_ray.runtime.place import Place
 from osmo_ray.runtime.sandbox import INPUT, OUTPUT
 from osmo_ray.spec.reason import Reason
-from osmo_ray.spec.tokens import host_name
 
 if TYPE_CHECKING:
     from osmo_ray.runtime.supervisor import Supervisor
@@ -72,6 +71,10 @@ class Engine:
         """End and remove an attempt's container."""
         if self.name:
             _run([self.name, "rm", "--force", "--volumes", container_name(key)])
+
+    def joins(self) -> bool:
+        """Whether its containers can have addresses of the tasks' network: root's podman can enter a namespace."""
+        return self.name == "podman" and os.geteuid() == 0
 
 
 def find(option: str) -> Engine:
@@ -154,14 +157,18 @@ def mounts(place: Place, files: list[tuple[str, Path]]) -> list[tuple[str, str]]
 
 
 def argv(
-    sup: Supervisor, command: tuple[str, ...], environment: Mapping[str, str], shown: list[tuple[str, str]]
+    sup: Supervisor,
+    command: tuple[str, ...],
+    environment: Mapping[str, str],
+    shown: list[tuple[str, str]],
+    network_pid: int,
 ) -> tuple[str, ...]:
     """The engine's command line for this generation."""
     plan, name = sup.plan, container_name(str(sup.plan.key))
-    if sup.generation > 0 and _run([sup.engine, "container", "inspect", name]) == 0:
-        return (sup.engine, "start", "--attach", name)
+    if sup.generation > 0 and _run([sup.job.engine, "container", "inspect", name]) == 0:
+        return (sup.job.engine, "start", "--attach", name)
     line = [
-        sup.engine, "run", "--name", name, "--hostname", sup.place.hostname, "--pull", "never",
+        sup.job.engine, "run", "--name", name, "--hostname", sup.place.hostname, "--pull", "never",
         "--security-opt", "no-new-privileges", "--pids-limit", "32768", "--cpus", str(plan.cpu),
         "--memory", str(plan.memory), "--memory-swap", str(plan.memory), "--workdir", "/",
         "--volume", f"{sup.folder.data_in}:{INPUT}", "--volume", f"{sup.folder.data_out}:{OUTPUT}",
@@ -170,8 +177,9 @@ def argv(
         line += ["--volume", f"{source}:{target}:ro"]
     if plan.network == "node":
         line += ["--network", "host"]
-    for task, address in sorted(sup.orders.hosts.items()):
-        line += ["--add-host", f"{host_name(task, plan.workflow_id)}:{address}"]
+    elif network_pid:
+        line += ["--network", f"ns:/proc/{network_pid}/ns/net"]
+    line += ["--volume", f"{sup.folder.path / 'hosts'}:/etc/hosts:ro"]
     for number in sup.job.gpus:
         line += ["--device", f"nvidia.com/gpu={number}"]
     given = {k: v for k, v in environment.items() if k not in _OURS or plan.environment.get(k) is not None}
@@ -192,23 +200,18 @@ def engine_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 def kill(sup: Supervisor) -> None:
     """KILL what runs in the attempt's container."""
-    _run([sup.engine, "kill", container_name(str(sup.plan.key))])
-
-
-def terminate(sup: Supervisor, grace: float) -> None:
-    """TERM to what runs in the attempt's container."""
-    _run([sup.engine, "kill", "--signal", "TERM", container_name(str(sup.plan.key))])
+    _run([sup.job.engine, "kill", container_name(str(sup.plan.key))])
 
 
 def failure(sup: Supervisor, code: int) -> RuntimeFailure | None:
     """What the engine's exit code says about a container that did not start or was killed for memory."""
     name = container_name(str(sup.plan.key))
-    if code == 127 and not _started(sup.engine, name):
+    if code == 127 and not _started(sup.job.engine, name):
         return reasons.command_not_found(sup.plan.argv[0], sup.plan, host=False)
-    if code in (125, 126) and not _started(sup.engine, name):
+    if code in (125, 126) and not _started(sup.job.engine, name):
         tail = sup.log.tail(2)
-        return reasons.start_failed(f"{sup.engine} could not start the container: {' '.join(tail)[:300]}")
-    if code == 137 and _inspect(sup.engine, name, "{{.State.OOMKilled}}") == "true":
+        return reasons.start_failed(f"{sup.job.engine} could not start the container: {' '.join(tail)[:300]}")
+    if code == 137 and _inspect(sup.job.engine, name, "{{.State.OOMKilled}}") == "true":
         reason = reasons.out_of_memory(sup.plan, sup.plan.memory, sup.log.tail(), "")
         return RuntimeFailure(reasons.EVICTED, reason)
     return None

@@ -1,4 +1,4 @@
-"""The host's standing helpers: the zygote, the holder of the tasks' network, and pasta. Each is replaced when it dies."""
+"""The host's standing helpers: the zygote, the holder of the tasks' network, pasta. A dead one is replaced."""
 
 from __future__ import annotations
 
@@ -27,7 +27,13 @@ from osmo_ray.runtime.wakeup import short
 from osmo_ray.spec.reason import Reason
 
 _START_LIMIT = 30.0
-_PROGRAM = "import sys; sys.path[:] = {path!r}; from pathlib import Path; from osmo_ray.runtime.zygote import main; main(Path({root!r}))"
+_PROGRAM = """\
+import sys
+sys.path[:] = {path!r}
+from pathlib import Path
+from osmo_ray.runtime.zygote import main
+main(Path({root!r}))
+"""
 
 
 def only_host(root: Path, wait: float) -> int:
@@ -107,7 +113,7 @@ class Helpers:
         """Find out, once per start of the host."""
         (self.root / "host.json").unlink(missing_ok=True)
         self.ask("examine")
-        self._until(lambda: (self.root / "host.json").exists(), "this host could not be examined")
+        self._until((self.root / "host.json").exists, "this host could not be examined")
         return Host.load(self.root)
 
     # --- the network ---------------------------------------------------------------------------------------------
@@ -120,7 +126,7 @@ class Helpers:
         if net is None or not net.holder.alive():
             (self.root / "net.json").unlink(missing_ok=True)
             self.ask("hold", keepers=supervisors(), node_only=not host.bridge)
-            self._until(lambda: (self.root / "net.json").exists(), "the tasks' network could not be made")
+            self._until((self.root / "net.json").exists, "the tasks' network could not be made")
             net, self.out = Network.load(self.root), None
         if net is not None and host.bridge:
             self._keep_way_out(net)

@@ -17,6 +17,7 @@ from osmo_ray.runtime import cgroups, layout, network
 from osmo_ray.runtime import syscalls as sys
 from osmo_ray.runtime.cgroups import Parent
 from osmo_ray.runtime.layout import Layout
+from osmo_ray.runtime.netlink import Netlink, own_namespace
 from osmo_ray.runtime.options import Options
 from osmo_ray.runtime.spool import read_json, remove_tree, replace_file
 
@@ -157,9 +158,9 @@ def _mapped() -> bool:
 
 def _can_bridge() -> None:
     _own_world(sys.CLONE_NEWNET)
-    link = network.Netlink()
+    link = Netlink()
     link.bridge(network.BRIDGE)
-    other = network.own_namespace("net")
+    other = own_namespace("net")
     link.veth("trial", link.index(network.BRIDGE), "peer", other)
 
 

@@ -17,6 +17,7 @@ import select
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from osmo_ray.runtime import network
@@ -114,6 +115,35 @@ def _enter_and_fork(what: Start, status: int, init: Callable[[], NoReturn]) -> i
     os.close(told_in)
     os.waitpid(pid, 0)
     return int(told) if told else 0
+
+
+def hold_network(what: Start) -> int:
+    """A child that keeps a network namespace with the attempt's address, for a container engine to put its container
+    into; it dies with this process. Returns its pid, when the network is there; OSError when it cannot be had."""
+    told_in, told_out = os.pipe()
+
+    def hold() -> NoReturn:
+        sys.prctl(sys.PR_SET_PDEATHSIG, signal.SIGKILL)
+        try:
+            sys.unshare(sys.CLONE_NEWNET)
+            if what.net is not None:
+                network.join(what.net, what.net_fd, what.address, generation=what.generation)
+            os.write(told_out, b"y")
+        except OSError as error:
+            os.write(told_out, str(error).encode())
+        os.close(told_out)
+        while True:
+            signal.pause()
+
+    pid = _fork(hold)
+    os.close(told_out)
+    told = os.read(told_in, 4096)
+    os.close(told_in)
+    if told != b"y":
+        send(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise OSError(errno.ENONET, told.decode(errors="replace"))
+    return pid
 
 
 def _enter(what: Start) -> None:
@@ -246,9 +276,9 @@ def _command(what: Start, error_out: int) -> NoReturn:
         else:
             sys.prctl(sys.PR_SET_NO_NEW_PRIVS, 1)
         os.chdir(what.cwd)
-        os.execvpe(program, what.argv, dict(what.environment))
+        os.execvpe(program, what.argv, dict(what.environment))  # noqa: S606 - no shell is the point
     except FileNotFoundError:
-        kind = "missing" if not os.path.exists(program) else "interpreter"
+        kind = "missing" if not Path(program).exists() else "interpreter"
         _tell(error_out, {"error": kind, "message": program})
     except OSError as error:
         kind = "format" if error.errno == errno.ENOEXEC else "exec"

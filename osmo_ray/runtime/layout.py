@@ -69,12 +69,12 @@ def find(
     """The layout of this host when `overlays` are the system folders over which an overlay can be mounted."""
     entries = []
     mounts = mount_points()
-    for name in sorted(os.listdir("/")):
-        path = Path("/") / name
+    for path in sorted(Path("/").iterdir()):
+        name = path.name
         if name in PRIVATE:
             continue
         if path.is_symlink():
-            entries.append(Entry(name, "link", os.readlink(path)))
+            entries.append(Entry(name, "link", str(path.readlink())))
         elif path.is_dir() and os.access(path, os.R_OK | os.X_OK) and str(path) not in hidden:
             below = tuple(m for m in mounts if m.startswith(f"/{name}/"))
             kind = "overlay" if name in overlays else "bind"

@@ -190,7 +190,7 @@ def carry(root: Path) -> None:
         argv += ["--runas", "0", "--netns", str(file)]
     for number in (signal.SIGPIPE, signal.SIGCHLD):  # pasta takes an ignored SIGPIPE for an error
         signal.signal(number, signal.SIG_DFL)
-    os.execv(tool, argv)
+    os.execv(tool, argv)  # noqa: S606 - no shell is the point
 
 
 def out_is_up(net: Network) -> bool:
@@ -256,5 +256,5 @@ def resolv_conf(net: Network | None, *, private: bool) -> str:
 
 
 def _loopback(line: str) -> bool:
-    address = (line.split() + ["", ""])[1]
+    address = [*line.split(), "", ""][1]
     return address.startswith("127.") or address == "::1"

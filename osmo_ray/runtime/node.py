@@ -10,6 +10,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -117,8 +118,9 @@ class NodeHost:
         for entry in self.book.superseded(good):
             self.book.stop(entry, self.options.grace, "it is no longer part of its group")
         for plan in good:
-            if (entry := self.book.entries.get(plan.key)) is not None:
-                self.book.update(entry, plan)
+            known = self.book.entries.get(plan.key)
+            if known is not None:
+                self.book.update(known, plan)
             else:
                 self._take(plan)
 
@@ -141,7 +143,7 @@ class NodeHost:
 
     def _take(self, plan: AttemptPlan) -> None:
         mode, why, private = self._how(plan)
-        entry, refusal = self.book.accept(plan, mode, why, private=private)
+        entry, refusal = self.book.accept(plan, mode, why, private=private, engine=self.engine.name)
         if refusal is not None:
             self._news.append(refusal)
         if entry is not None:
@@ -163,13 +165,16 @@ class NodeHost:
         if self.options.sandbox in ("process", "none") and wants is Sandbox.AUTO:
             wants = Sandbox.PROCESS
         private = host.bridge and plan.network != "node"
+        contained = private and self.engine.joins()
         if wants is Sandbox.CONTAINER:
-            return "container", f"runs in a container of {plan.image} by {self.engine.name or 'no engine'}", private
+            return "container", f"runs in a container of {plan.image} by {self.engine.name or 'no engine'}", contained
         why = ""
         if wants is Sandbox.AUTO and plan.image:
             usable, why = self.engine.usable(plan.image)
-            if usable:
-                return "container", f"runs in a container of {plan.image}: {why}", private
+            if usable and len(plan.peers) > 1 and plan.network != "node" and not contained:
+                why = f"containers of {self.engine.name} cannot join the network of the task's group here"
+            elif usable:
+                return "container", f"runs in a container of {plan.image}: {why}", contained
         reason = f"runs as a process on the host, not in {plan.image or 'an image'}"
         reason += f" ({why})" if why else ""
         return host.mode, f"{reason}; {host.why}", private
@@ -203,8 +208,6 @@ class NodeHost:
 
     async def release(self, key: AttemptKey) -> None:
         """End the hold of a failed attempt."""
-        from dataclasses import replace
-
         entry = self.book.entries.get(key)
         if entry is not None:
             await self._locked(lambda: self.book.order(entry, replace(entry.orders, release=True)))
@@ -236,10 +239,16 @@ class NodeHost:
         kept = await asyncio.to_thread(self._ship_late, found)
         done = [entry for entry in found if entry.key not in kept]
         await self._locked(lambda: self._forget(done))
-        await asyncio.to_thread(lambda: [entry.folder.remove() for entry in done])
+        await asyncio.to_thread(self._remove, done)
 
     def _ship_late(self, entries: Iterable[Entry]) -> set[AttemptKey]:
         return {entry.key for entry in entries if not ship_late(entry)}
+
+    def _remove(self, entries: list[Entry]) -> None:
+        for entry in entries:
+            entry.folder.remove()
+            if entry.job.mode == "container":
+                self.engine.remove(str(entry.key))
 
     def _forget(self, entries: list[Entry]) -> None:
         self.book.bury("k", [str(entry.key) for entry in entries])

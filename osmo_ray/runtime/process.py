@@ -84,7 +84,7 @@ def children(pid: int) -> list[int]:
     """The children of a process, of all its threads."""
     found: list[int] = []
     try:
-        threads = os.listdir(f"/proc/{pid}/task")
+        threads = [path.name for path in Path(f"/proc/{pid}/task").iterdir()]
     except OSError:
         return found
     for thread in threads:
@@ -159,7 +159,7 @@ def marked(text: str) -> list[int]:
     """Processes whose environment at start held `text` (`NAME=value`): the last way to find a task's orphans."""
     needle = b"\0" + text.encode() + b"\0"
     found = []
-    for name in os.listdir("/proc"):
+    for name in [path.name for path in Path("/proc").iterdir()]:
         if name.isdigit() and int(name) != os.getpid():
             try:
                 environment = Path(f"/proc/{name}/environ").read_bytes()

@@ -21,6 +21,7 @@ _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _PROC_FIXED = ("sys", "irq", "bus", "fs", "sysrq-trigger")
 _PROC_MASKED = ("kcore", "keys", "timer_list", "sched_debug", "latency_stats", "acpi", "scsi")
 _SKELETON_LIMIT = 4000
+_VAR_TMP = "/var/tmp"  # noqa: S108 - the task's own
 
 
 @dataclass(slots=True)
@@ -68,9 +69,9 @@ class Sandbox:
             path.mkdir(exist_ok=True)
         for entry in self.layout.entries:
             self._prepare(entry)
-        for path in self.layout.visible:
-            if self.layout.entry(path) is None:
-                _make_like(Path(path), self.root / path[1:])
+        for seen in self.layout.visible:
+            if self.layout.entry(seen) is None:
+                _make_like(Path(seen), self.root / seen[1:])
         self._network_files()
         for target, source in files:
             self._place(target, source)
@@ -105,10 +106,10 @@ class Sandbox:
         entry = self.layout.entry(path)
         if entry is not None and path.count("/") > 1:
             # A link on the way (/var/run) leads to where the host's tree leads.
-            path = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+            path = str(Path(path).parent.resolve() / Path(path).name)
             entry = self.layout.entry(path)
-        if path.startswith("/var/tmp/"):
-            _touch(self.folder.private / "var-tmp" / path[len("/var/tmp/") :])
+        if path.startswith(_VAR_TMP + "/"):
+            _touch(self.folder.private / "var-tmp" / path[len(_VAR_TMP) + 1 :])
         elif entry is None or path.count("/") == 1:
             _touch(self.root / path[1:])
         elif entry.kind == "overlay" and not _below(path, (*self.layout.hidden, *entry.below)):
@@ -186,7 +187,7 @@ class Sandbox:
         for entry in entries:
             inside = Path(place, entry.name)
             if entry.is_symlink():
-                inside.symlink_to(os.readlink(entry))
+                inside.symlink_to(entry.readlink())
             elif entry.is_dir() or entry.is_file():
                 inside.mkdir() if entry.is_dir() else _touch(inside)
                 _show(str(entry), str(inside))
@@ -215,7 +216,7 @@ class Sandbox:
         sys.bind(str(self.folder.data_in), root + INPUT)
         sys.bind(str(self.folder.data_out), root + OUTPUT)
         if (self.root / "var/tmp").is_dir():
-            sys.bind(str(self.folder.private / "var-tmp"), root + "/var/tmp")
+            sys.bind(str(self.folder.private / "var-tmp"), root + _VAR_TMP)
         if self.layout.tools:
             _show(self.layout.tools, root + TOOLS)
 

@@ -12,11 +12,13 @@ import select
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from osmo_ray.runtime import network, process, reasons, work
 from osmo_ray.runtime import syscalls as sys
+from osmo_ray.runtime.cgroups import Cgroup
 from osmo_ray.runtime.codec import Job
 from osmo_ray.runtime.command import Command, Ending
 from osmo_ray.runtime.errors import RuntimeFailure
@@ -72,8 +74,7 @@ class Supervisor:
         self.log_in = -1
         self.stopping = False
         self.shipper = work.Shipper(job.storage_url, log_prefix(self.plan.workflow_uuid, self.plan.key), folder.log)
-        cgroup = self.host.cgroup.child(folder.path.name) if self.host.cgroup and job.mode != "container" else None
-        self.meter = Meter(cgroup, (folder.private, folder.data_out))
+        self.meter = Meter(self._cgroup(), (folder.private, folder.data_out))
         self.net: Network | None = None
         self._poll = select.poll()
         self._watched: dict[int, Callable[[], None]] = {}
@@ -92,9 +93,9 @@ class Supervisor:
         except RuntimeFailure as failure:
             self._finish(failure.exit_code, failure.reason)
         except Exception as error:  # a fault of ours must still be told
-            self.log.say(f"the runtime failed: {type(error).__name__}: {error}")
-            failure = reasons.start_failed(f"the runtime failed: {type(error).__name__}: {error}")
-            self._finish(failure.exit_code, failure.reason)
+            what = f"the runtime failed: {type(error).__name__}: {error}"
+            self.log.say(what)
+            self._finish(reasons.START_ERROR, reasons.start_failed(what).reason)
         finally:
             self._clean()
 
@@ -114,6 +115,20 @@ class Supervisor:
                 continue
             break
         self._finish(ending.code, ending.reason, ran=True)
+
+    def become_process(self, why: str) -> None:
+        """No container after all: run as this host runs processes, and say so."""
+        self.job = replace(self.job, mode=self.host.mode, why=why)
+        layout = self.host.layout if self.job.mode == "namespaces" else None
+        self.place = Place(self.folder, self.job, layout, self.host.tools)
+        self.meter = Meter(self._cgroup(), self.meter.disk_paths)
+        self.report(Phase.PREPARING, reason=Reason("HowItRuns", why, {"mode": self.job.mode}))
+
+    def _cgroup(self) -> Cgroup | None:
+        """This attempt's; a container's limits are the engine's."""
+        if self.host.cgroup is None or self.job.mode == "container":
+            return None
+        return self.host.cgroup.child(self.folder.path.name)
 
     def _barrier(self) -> None:
         """Wait until the generation's barrier is open; an order to restart meanwhile only raises the generation."""

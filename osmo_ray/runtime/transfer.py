@@ -73,7 +73,7 @@ def scan(folder: Path) -> tuple[Tree, list[str]]:
     for path, entry in _walk(folder, ""):
         info = entry.stat(follow_symlinks=False)
         if stat.S_ISLNK(info.st_mode):
-            tree.links.append((path, os.readlink(entry.path)))
+            tree.links.append((path, str(Path(entry.path).readlink())))
         elif stat.S_ISDIR(info.st_mode):
             tree.folders.append((path, stat.S_IMODE(info.st_mode)))
         elif stat.S_ISREG(info.st_mode) and path != MANIFEST:
@@ -171,12 +171,15 @@ def _join(base: str, key: str) -> str:
 
 
 def _all(files: list[FileEntry], one: Callable[[FileEntry], object]) -> None:
+    def careful(entry: FileEntry) -> None:
+        retrying(lambda: one(entry))
+
     if len(files) < 3:
         for entry in files:
-            retrying(lambda entry=entry: one(entry))  # type: ignore[misc]
+            careful(entry)
         return
     with ThreadPoolExecutor(_WIDTH) as pool:
-        for done in [pool.submit(retrying, lambda entry=entry: one(entry)) for entry in files]:  # type: ignore[misc]
+        for done in [pool.submit(careful, entry) for entry in files]:
             done.result()
 
 

@@ -1,4 +1,4 @@
-"""The slow parts of an attempt, each done in a forked child of the supervisor: fetch inputs, keep outputs, ship the log."""
+"""The slow parts of an attempt, each done in a forked child of the supervisor: inputs, outputs, the log."""
 
 from __future__ import annotations
 

@@ -137,7 +137,11 @@ class BackendContract:
         await self.finished(backend, plan.key)
         assert plan.key in {o.key for o in await backend.list()}
         await backend.settle([plan.key])
-        assert plan.key not in {o.key for o in await backend.list()}
+        for _ in range(100):
+            if plan.key not in {o.key for o in await backend.list()}:
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"{plan.key} is still known")
 
     async def test_logs_are_read_by_offset(self, backend: Backend, epoch: int):
         node = await self.node(backend)

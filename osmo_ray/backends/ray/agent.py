@@ -7,6 +7,7 @@ same host) it adopts what the spool holds.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,8 +23,13 @@ from osmo_ray.spec.attempt import (
     LogChunk,
     NodeReport,
     Observation,
+    Phase,
     UsageSample,
 )
+
+
+_COMPANY = 0.1
+_URGENT = (Phase.READY, Phase.FINISHED, Phase.LOST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +92,13 @@ class NodeAgent:
         """News since the last call; each call also tells the tasks that a controller is alive."""
         host = await self._ready()
         host.renew(self._lease)
-        return self._programs.translate(await host.observe(wait))
+        seen = list(await host.observe(wait))
+        # Ends and barriers are told at once; what only informs waits a moment for company, because each answer costs
+        # the controller a transaction.
+        until = time.monotonic() + _COMPANY
+        while seen and not any(o.phase in _URGENT for o in seen) and (left := until - time.monotonic()) > 0:
+            seen += await host.observe(left)
+        return self._programs.translate(seen)
 
     async def attempt(self, key: AttemptKey) -> None:
         """Returns when the attempt has ended: one call per attempt, named after it, is how Ray's dashboard comes to
@@ -102,7 +114,8 @@ class NodeAgent:
         return await (await self._ready()).logs(key, offset, limit, wait)
 
     async def usage(self) -> Sequence[UsageSample]:
-        return await (await self._ready()).usage()
+        taken = await (await self._ready()).usage()
+        return [UsageSample(s.key.task_uuid, s.key.retry_id, s.at, s.cpu, s.memory, s.gpu) for s in taken]
 
     async def close(self) -> None:
         await (await self._ready()).close()

@@ -28,6 +28,7 @@ from osmo_ray.spec.attempt import (
 from osmo_ray.spec.reason import Reason
 
 log = logging.getLogger(__name__)
+_ROUND = 0.3
 _CALL = 15.0
 """Seconds that an agent may take to answer before it counts as silent."""
 
@@ -41,6 +42,8 @@ class RayBackend:
         self._reports: dict[str, NodeReport] = {}
         self._where: dict[str, set[str]] = defaultdict(set)
         self._news: asyncio.Queue[Sequence[Observation]] = asyncio.Queue()
+        self._settled: list[AttemptKey] = []
+        self._settling: asyncio.Task[None] | None = None
         self._followers: dict[str, asyncio.Task[None]] = {}
 
     async def capacity(self) -> Sequence[NodeReport]:
@@ -116,6 +119,14 @@ class RayBackend:
         return seen
 
     async def settle(self, keys: Sequence[AttemptKey]) -> None:
+        """Told in rounds rather than one by one; what a crash keeps from being told, the tidy loop settles."""
+        self._settled += keys
+        if self._settling is None or self._settling.done():
+            self._settling = asyncio.ensure_future(self._settle())
+
+    async def _settle(self) -> None:
+        await asyncio.sleep(_ROUND)
+        keys, self._settled = self._settled, []
         nodes = list(self._agents.known)
         await asyncio.gather(*(self._ask(n, "settle", keys) for n in nodes), return_exceptions=True)
 
