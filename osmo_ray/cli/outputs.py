@@ -49,7 +49,7 @@ def _download(args: argparse.Namespace) -> int:
     if args.format_type == "json":
         print_json({"files": done.files, "bytes": done.bytes, "skipped": list(done.skipped)})
     else:
-        print(f"{done.files} files, {show_bytes(done.bytes)}, in {args.folder}")
+        print(f"{done.files} file{'' if done.files == 1 else 's'}, {show_bytes(done.bytes)}, in {args.folder}")
     return 0
 
 
