@@ -83,7 +83,7 @@ def fill(store: SqlStore, workflows: int) -> None:
     wall, cpu = time.perf_counter(), time.process_time()
     for i in range(workflows):
         status = kinds[i % len(kinds)]
-        name = ("train", "sim", "eval-%d" % (i % 50))[i % 3]
+        name = ("train", "sim", f"eval-{i % 50}")[i % 3]
         store.submit(name, lambda id, s=status: workflow(id, 5, s), Texts("rendered " * 50, tags=(f"tag-{i % 20}",)))
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     print(f"submitting {workflows} workflows of 5 tasks: {wall:.1f} s, CPU {cpu / workflows * 1e3:.2f} ms each\n")
@@ -171,9 +171,8 @@ def commits(store: SqlStore) -> None:
             assert not store.commit([decision])
             cpu, wall, steps = cpu + time.process_time() - c, wall + time.perf_counter() - t, steps + batch
             made = replace(decision.workflow, version=made.version + 1)
-        print(
-            f"  {f'{batch} tasks of one workflow in a commit':<42}{cpu / steps * 1e3:8.3f} ms (wall {wall / steps * 1e3:.3f})"
-        )
+        name = f"{batch} tasks of one workflow in a commit"
+        print(f"  {name:<42}{cpu / steps * 1e3:8.3f} ms (wall {wall / steps * 1e3:.3f})")
 
 
 def _submit_wide(store: SqlStore, tasks: int) -> Workflow:

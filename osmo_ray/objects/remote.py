@@ -107,8 +107,10 @@ class FsspecStore:
                 found = self._fs.find(f"{self._root}/{below}".rstrip("/"), detail=True)
             except FileNotFoundError:
                 return
+        if not isinstance(found, dict):  # adlfs answers so when the folder is an object
+            return
         start = len(self._root) + 1
-        named = ((path.lstrip("/") if not self._root else path)[start:] for path in found)
+        named = (path[start:] for path in found)
         for key, details in sorted(zip(named, found.values(), strict=True), key=lambda item: item[0]):
             if key.startswith(below) and details["type"] == "file" and not key.startswith(f"{_PROBES}/"):
                 yield _info(key, details)
@@ -217,11 +219,11 @@ class FsspecStore:
 
     def _sign_azure(self, path: str, verb: str, ttl: float) -> str:
         """adlfs signs reads only, so the signature is made here for both."""
-        from adlfs.utils import parse_connection_string
+        from azure.core.utils import parse_connection_string
         from azure.storage.blob import BlobSasPermissions, generate_blob_sas
 
         fs = self._fs
-        account: dict[str, Any] = parse_connection_string(fs.connection_string) if fs.connection_string else {}
+        account: dict[str, str] = dict(parse_connection_string(fs.connection_string)) if fs.connection_string else {}
         container, blob, _ = fs.split_path(path)
         allowed = BlobSasPermissions(read=True) if verb == "GET" else BlobSasPermissions(create=True, write=True)
         token = generate_blob_sas(

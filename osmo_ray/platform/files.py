@@ -80,6 +80,7 @@ class Files:
         self.logs = home / "logs"
         self.lock = self.run / "keeper.lock"
         self.ray_token = home / "ray.token"
+        self.admin_token = home / "admin.token"
         self._state = self.run / "state.json"
 
     def prepare(self) -> None:

@@ -52,7 +52,7 @@ class Keeper:
                 return 1
             self._end_leftovers()
             try:
-                self._migrate()
+                self._helper("osmo_ray.platform.prepare")
                 self._begin()
                 self._watch()
             except (head.HeadError, RuntimeError) as error:
@@ -71,9 +71,6 @@ class Keeper:
         if before.head.alive:
             log.warning("ending the Ray head %d that an earlier keeper left", before.head.pid)
             head.stop(before.head, self.files)
-
-    def _migrate(self) -> None:
-        self._helper("osmo_ray.platform.migrate")
 
     def _begin(self) -> None:
         self._save(phase="starting ray", keeper=Process.of(os.getpid()))

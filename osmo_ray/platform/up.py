@@ -13,6 +13,7 @@ from osmo_ray import settings as settings_room
 from osmo_ray.platform import keeper
 from osmo_ray.platform.files import Files, State
 from osmo_ray.platform.head import clean, listening
+from osmo_ray.platform.prepare import describe
 from osmo_ray.settings import Settings
 
 START_LIMIT = 240.0
@@ -79,12 +80,12 @@ def apply(settings: Settings, args: argparse.Namespace) -> Settings:
 
 def refuse(settings: Settings, args: argparse.Namespace) -> str:
     """Why this must not start, or nothing."""
-    if settings.host.startswith("127.") or settings.host == "localhost":
+    if not settings.beyond_loopback:
         return ""
     if not args.insecure_no_tls:
         return (
             f"{settings.host} can be reached by other hosts, and this API speaks plain HTTP. Put a TLS proxy in front "
-            "and say so with --insecure-no-tls; requests from other hosts then need an access token (osmo token)"
+            "and say so with --insecure-no-tls; every request then needs an access token"
         )
     return ""
 
@@ -128,4 +129,8 @@ def _ready(files: Files, state: State, seconds: float) -> None:
     print(f"osmo is up at {state.url} ({seconds:.0f} s)")
     print(f"  Ray dashboard  {state.dashboard}   (token: {files.ray_token})")
     print(f"  state          {files.home}")
-    print("  development mode: whoever reaches this loopback address is trusted as the user they say they are")
+    settings = settings_room.load()
+    if settings.beyond_loopback:
+        print("\n".join(describe(settings, files, state.ray_address)))
+    else:
+        print("  development mode: whoever reaches this loopback address is trusted as the user they say they are")

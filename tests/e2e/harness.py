@@ -31,11 +31,12 @@ class Platform:
 
     home: Path
     port: int = field(default_factory=free_port)
+    host: str = "127.0.0.1"
     extra: dict[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def environ(self) -> dict[str, str]:
@@ -66,9 +67,9 @@ class Platform:
             raise AssertionError(f"osmo {' '.join(args)} ended {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done
 
-    def up(self) -> None:
+    def up(self, *args: str) -> None:
         try:
-            self.cli("up", "--port", str(self.port), "--cpus", "4", timeout=300)
+            self.cli("up", "--port", str(self.port), "--cpus", "4", *args, timeout=300)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.tails()}") from error
 
@@ -80,7 +81,11 @@ class Platform:
         self.cli("down", check=False, timeout=120)
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.url + path, timeout=30) as answer:
+        request = urllib.request.Request(self.url + path)
+        admin = self.home / "admin.token"
+        if admin.exists():
+            request.add_header("Authorization", f"Bearer {admin.read_text()}")
+        with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
 
     def submit(self, text: str, *args: str) -> str:

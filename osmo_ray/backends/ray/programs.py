@@ -27,8 +27,8 @@ _RAY = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_ENABLE_WINDOWS_OR_OSX_CLUST
 class Cluster:
     """Where jobs are submitted: the dashboard's URL and the GCS address."""
 
-    dashboard: str
-    address: str
+    dashboard: str = ""
+    address: str = ""
 
 
 class Programs:
