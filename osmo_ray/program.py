@@ -1,8 +1,125 @@
-"""The `osmo` program: a table of verbs, each loaded only when it is called."""
+"""The `osmo` program: a table of verbs, each loaded only when it is called.
+
+Nothing heavy is imported here: `osmo --help` answers in a tenth of a second.
+"""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping, Sequence
 
-def main() -> int:
+# verb -> (what it does, where it is); a dictionary in the second place holds verbs of its own.
+Entry = tuple[str, "str | Mapping[str, tuple[str, str]]"]
+_CLI = "osmo_ray.cli"
+_PLATFORM = "osmo_ray.platform"
+
+WORKFLOW: Mapping[str, tuple[str, str]] = {
+    "submit": ("hand in a workflow file (or the id of a workflow, to run it once more)", f"{_CLI}.submit:SUBMIT"),
+    "validate": ("check a workflow file and run nothing", f"{_CLI}.submit:VALIDATE"),
+    "list": ("list workflows", f"{_CLI}.workflow:LIST"),
+    "query": ("show one workflow with its tasks", f"{_CLI}.workflow:QUERY"),
+    "logs": ("print logs, and follow them while it runs", f"{_CLI}.streams:LOGS"),
+    "events": ("print what happened, and follow it while it runs", f"{_CLI}.streams:EVENTS"),
+    "spec": ("print the workflow file as it was understood", f"{_CLI}.streams:SPEC"),
+    "cancel": ("end workflows", f"{_CLI}.workflow:CANCEL"),
+    "wait": ("wait until workflows have ended", f"{_CLI}.workflow:WAIT"),
+    "delete": ("remove finished workflows with their logs and outputs", f"{_CLI}.workflow:DELETE"),
+    "outputs": ("list the files that tasks wrote", f"{_CLI}.outputs:OUTPUTS"),
+    "download": ("fetch the files that tasks wrote", f"{_CLI}.outputs:DOWNLOAD"),
+    "explain": ("say why tasks wait or failed", f"{_CLI}.explain:EXPLAIN"),
+    "tag": ("add and remove tags", f"{_CLI}.workflow:TAG"),
+}
+VERBS: Mapping[str, Entry] = {
+    "run": ("submit a workflow, watch it, and end with its verdict", f"{_CLI}.run:RUN"),
+    "explain": ("say why the tasks of a workflow wait or failed", f"{_CLI}.explain:EXPLAIN"),
+    "workflow": ("work with workflows", WORKFLOW),
+    "task": ("look at tasks", {"list": ("list tasks of all workflows", f"{_CLI}.others:TASK_LIST")}),
+    "pool": ("look at pools", {"list": ("list pools and what they have free", f"{_CLI}.others:POOL_LIST")}),
+    "resource": ("look at nodes", {"list": ("list nodes and what they have", f"{_CLI}.others:RESOURCE_LIST")}),
+    "profile": (
+        "your own settings",
+        {
+            "list": ("show them", f"{_CLI}.others:PROFILE_LIST"),
+            "set": ("change one", f"{_CLI}.others:PROFILE_SET"),
+        },
+    ),
+    "login": ("choose a platform and say who you are", f"{_CLI}.others:LOGIN"),
+    "logout": ("forget the stored login", f"{_CLI}.others:LOGOUT"),
+    "version": ("print versions of client and platform", f"{_CLI}.others:VERSION"),
+    "up": ("start the platform on this host", f"{_PLATFORM}.up"),
+    "down": ("stop the platform of this host", f"{_PLATFORM}.down"),
+    "status": ("say how the platform of this host is", f"{_PLATFORM}.status"),
+    "doctor": ("say what this host can do", f"{_PLATFORM}.doctor"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit code."""
-    raise SystemExit("osmo: not wired yet")
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(overview("osmo", VERBS))  # noqa: T201
+        return 0
+    if words[0] == "--version":
+        words[0] = "version"
+    return _dispatch("osmo", VERBS, words)
+
+
+def overview(program: str, verbs: Mapping[str, Entry] | Mapping[str, tuple[str, str]]) -> str:
+    """The page that names all verbs."""
+    width = max(len(name) for name in verbs)
+    lines = [f"  {name.ljust(width)}  {entry[0]}" for name, entry in verbs.items()]
+    return "\n".join([f"usage: {program} VERB [...]", "", *lines, "", f"{program} VERB --help shows more of each."])
+
+
+def _dispatch(program: str, verbs: Mapping[str, Entry], words: list[str]) -> int:
+    name = words[0]
+    if name not in verbs:
+        return _unknown(program, name, verbs)
+    told, target = verbs[name]
+    program = f"{program} {name}"
+    if isinstance(target, str):
+        return _call(program, told, target, words[1:])
+    if len(words) == 1 or words[1] in ("-h", "--help"):
+        print(overview(program, target))  # noqa: T201
+        return 0 if len(words) > 1 else 2
+    return _dispatch(program, target, words[1:])
+
+
+def _unknown(program: str, name: str, verbs: Mapping[str, Entry]) -> int:
+    import difflib
+
+    near = difflib.get_close_matches(name, verbs, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"{program} --help lists the verbs."
+    print(f"{program}: there is no verb {name!r}; {hint}", file=sys.stderr)  # noqa: T201
+    return 2
+
+
+def _call(program: str, told: str, target: str, words: list[str]) -> int:
+    import argparse
+
+    from osmo_ray.cli.command import load
+
+    verb = load(target)
+    parser = argparse.ArgumentParser(prog=program, description=f"{told[0].upper()}{told[1:]}.")
+    verb.add_arguments(parser)
+    args = parser.parse_args(words)
+    try:
+        return verb.run(args)
+    except KeyboardInterrupt:
+        return 3
+    except BrokenPipeError:
+        # The reader of a pipe has gone (`| head`): not an error, but Python would complain at exit.
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        return _report(error, args)
+
+
+def _report(error: Exception, args: object) -> int:
+    from osmo_ray.sdk.errors import ClientError
+
+    if not isinstance(error, ClientError):
+        raise error
+    from osmo_ray.cli.mistakes import show
+
+    return show(error, args)

@@ -124,6 +124,6 @@ async def platform_parts() -> Mapping[str, Part]:
     role = f"leads (epoch {health.epoch})" if health.leading else "does not lead yet"
     text = f"{role}, {health.live} unfinished workflows, pid {health.pid}"
     return {
-        "controller": Part(bool(health.leading), text),
+        "controller": Part(bool(health.leading), text, {"leading": health.leading, "epoch": health.epoch}),
         "nodes": Part(health.nodes > 0, f"{health.nodes} alive"),
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from osmo_ray.objects.protocol import ObjectStore
@@ -41,6 +41,7 @@ class Part:
 
     healthy: bool
     text: str
+    facts: Mapping[str, object] = field(default_factory=dict)
 
 
 def _fresh_id() -> str:

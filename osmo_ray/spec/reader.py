@@ -55,7 +55,8 @@ def read_section(section: Section, written: Sequence[str], rendered: Rendered | 
     try:
         model = schema.FileDocument.model_validate(tree.value)
     except ValidationError as error:
-        found = [_explain(tree, mistake) for mistake in error.errors(include_url=False)[:MAX_PROBLEMS]]
+        mistakes = _without_echoes(error.errors(include_url=False))
+        found = [_explain(tree, mistake) for mistake in mistakes[:MAX_PROBLEMS]]
         raise SpecError(sorted(found, key=lambda p: (p.line or 1 << 30, p.column))) from None
     loose = bool(model.workflow.tasks)
     if loose == bool(model.workflow.groups):
@@ -88,6 +89,18 @@ def _refuse(findings: Sequence[Finding], tree: Tree) -> None:
 
 
 # -- a mistake of types, in words
+
+
+def _without_echoes(mistakes: Sequence[Any]) -> list[Any]:
+    """Leave out that `command` is missing where `comand` is already said to be a slip of it."""
+    slips = {
+        (m["loc"][:-1], suggest(str(m["loc"][-1]), schema.known_fields(m["loc"][:-1])))
+        for m in mistakes
+        if m["type"] == "extra_forbidden"
+    }
+    return [
+        m for m in mistakes if m["type"] != "missing" or (m["loc"][:-1], f"did you mean {m['loc'][-1]!r}?") not in slips
+    ]
 
 
 def _explain(tree: Tree, mistake: Any) -> Problem:

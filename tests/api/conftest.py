@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
-from world import World
+
+from tests.api.world import World
 
 
 @pytest.fixture

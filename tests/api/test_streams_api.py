@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
-from world import HELLO, World
 
 from osmo_ray.api import follow
 from osmo_ray.api.errors import ApiError
@@ -17,6 +16,7 @@ from osmo_ray.api.loglines import Formatter
 from osmo_ray.engine.events import Observed
 from osmo_ray.spec.attempt import AttemptKey, Observation, Phase
 from osmo_ray.spec.reason import Reason
+from tests.api.world import HELLO, World
 
 WIDE = "workflow:\n  name: wide\n  tasks:\n" + "".join(
     f"  - {{name: t{n}, image: i, command: [c]}}\n" for n in range(8)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
-from world import HELLO, World
 
 from osmo_ray.spec.attempt import AttemptKey
 from osmo_ray.spec.reason import Reason
+from tests.api.world import HELLO, World
 
 NAIVE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?")
 POST = "/api/pool/default/workflow"

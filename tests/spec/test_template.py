@@ -156,3 +156,21 @@ def test_a_worker_inherits_nothing_and_dies_with_the_renderer(monkeypatch: pytes
     assert not folder.exists() or (folder / "cwd").readlink() != Path("/")
     with pytest.raises(RuntimeError):
         made.render("{{ 1 }}", {})
+
+
+def test_the_examples_of_the_language_page_read(renderer: ProcessRenderer) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "language.md").read_text()
+    examples = [part.split("```")[0] for part in page.split("```yaml\n")[1:]]
+    assert len(examples) >= 2
+    for example in examples:
+        text = example.replace("localpath: prepare.py", "contents: x")
+        assert prepare(text, [], [], renderer).read().groups
+
+
+def test_the_language_page_names_every_field() -> None:
+    from osmo_ray.spec import schema
+
+    page = (Path(__file__).parents[2] / "docs" / "language.md").read_text()
+    for path in (("workflow",), ("workflow", "groups", 0), ("workflow", "tasks", 0), ("workflow", "resources")):
+        for field in schema.known_fields(path):
+            assert field in page, (path, field)

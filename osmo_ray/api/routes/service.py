@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
@@ -15,6 +14,10 @@ from osmo_ray.store.protocol import StoreError, WorkflowQuery
 
 NODE_SILENT = 120.0
 """Seconds after which a node that nobody heard of counts as gone."""
+
+
+def _shown(part: Part) -> dict[str, object]:
+    return {"healthy": part.healthy, "text": part.text, **part.facts}
 
 
 def version() -> dict[str, str]:
@@ -47,7 +50,7 @@ def routes(services: Services, metrics: Metrics) -> APIRouter:
         except StoreError as error:
             parts["database"] = Part(False, str(error))
         well = all(part.healthy for part in parts.values())
-        shown = {"ready": well, "parts": {name: asdict(part) for name, part in parts.items()}}
+        shown = {"ready": well, "parts": {name: _shown(part) for name, part in parts.items()}}
         return JSONResponse(shown, 200 if well else 503)
 
     @router.get("/metrics")

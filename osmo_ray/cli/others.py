@@ -1,0 +1,198 @@
+"""The smaller verbs: tasks, pools, nodes, profile, login, version."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from osmo_ray.cli.command import Command, connect, duration, print_json, table
+
+
+def _none(parser: argparse.ArgumentParser) -> None:
+    """No arguments of its own."""
+
+
+def _task_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--count", "-c", type=int, default=20)
+    parser.add_argument("--workflow-id", "-w", default="", help="part of the workflow's id")
+    parser.add_argument("--status", "-s", nargs="+", action="extend", default=[], type=str.upper)
+    parser.add_argument("--user", "-u", nargs="+", action="extend", default=[])
+    parser.add_argument("--all-users", "-a", action="store_true")
+    parser.add_argument("--pool", "-p", nargs="+", action="extend", default=[])
+    parser.add_argument("--node", nargs="+", action="extend", default=[])
+    parser.add_argument("--summary", action="store_true", help="what each user holds")
+    parser.add_argument("--aggregate-by-workflow", action="store_true", help="what each workflow holds")
+    parser.add_argument("--verbose", "-v", action="store_true")
+
+
+def _task_list(args: argparse.Namespace) -> int:
+    params = {
+        "workflow_id": args.workflow_id,
+        "statuses": args.status,
+        "users": args.user,
+        "all_users": args.all_users,
+        "pools": args.pool,
+        "all_pools": not args.pool,
+        "nodes": args.node,
+        "limit": args.count,
+        "summary": args.summary,
+        "aggregate_by_workflow": args.aggregate_by_workflow,
+    }
+    with connect(args) as client:
+        found = client.http.json("GET", "/api/task", params)
+    if args.format_type == "json":
+        print_json(found)
+    elif "summaries" in found:
+        rows = [
+            [s["workflow_id"] or s["user"], s["pool"] or "", *(str(s[k]) for k in ("cpu", "memory", "gpu", "storage"))]
+            for s in found["summaries"]
+        ]
+        print(table(["Holder", "Pool", "CPU", "Memory (Gi)", "GPU", "Storage (Gi)"], rows))
+    else:
+        rows = [
+            [
+                t["workflow_id"],
+                t["task_name"],
+                str(t["retry_id"]),
+                t["status"],
+                t["node"] or "",
+                duration(t["duration"]),
+            ]
+            for t in found["tasks"]
+        ]
+        print(table(["Workflow ID", "Task", "Retry", "Status", "Node", "Duration"], rows))
+    return 0
+
+
+def _pool_list(args: argparse.Namespace) -> int:
+    with connect(args) as client:
+        found = client.http.json("GET", "/api/pool_quota", {"all_pools": True})
+    if args.format_type == "json":
+        print_json(found)
+        return 0
+    rows = [
+        [
+            pool["name"],
+            pool["status"],
+            pool["backend"],
+            *(pool["resource_usage"][k] for k in ("quota_used", "quota_limit", "total_usage", "total_capacity")),
+        ]
+        for node_set in found["node_sets"]
+        for pool in node_set["pools"]
+    ]
+    print(table(["Pool", "Status", "Backend", "GPU used", "GPU limit", "Total used", "Total GPUs"], rows))
+    return 0
+
+
+def _resource_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pool", "-p", nargs="+", action="extend", default=[])
+    parser.add_argument("--platform", nargs="+", action="extend", default=[])
+
+
+def _resource_list(args: argparse.Namespace) -> int:
+    params = {"pools": args.pool, "platforms": args.platform, "all_pools": not args.pool}
+    with connect(args) as client:
+        found = client.http.json("GET", "/api/resources", params)
+    if args.format_type == "json":
+        print_json(found)
+        return 0
+    rows = [
+        [
+            r["hostname"],
+            ", ".join(r["exposed_fields"]["pool/platform"]),
+            *(f"{r['usage_fields'][k]} of {r['allocatable_fields'][k]}" for k in ("cpu", "memory", "gpu", "storage")),
+        ]
+        for r in found["resources"]
+    ]
+    print(table(["Node", "Pool/Platform", "CPU", "Memory", "GPU", "Storage"], rows))
+    return 0
+
+
+def _profile_list(args: argparse.Namespace) -> int:
+    with connect(args) as client:
+        found = client.http.json("GET", "/api/profile/settings")
+    if args.format_type == "json":
+        print_json(found)
+        return 0
+    shown = {**found["profile"], "roles": ", ".join(found["roles"]), "pools": ", ".join(found["pools"])}
+    print("\n".join(f"{name:<20} {'' if value is None else value}" for name, value in shown.items()))
+    return 0
+
+
+def _profile_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("setting", choices=("pool", "bucket", "notifications"))
+    parser.add_argument("value", help="a name; for notifications: email or slack")
+    parser.add_argument("enabled", nargs="?", choices=("true", "false"), default="true", help="for notifications")
+
+
+def _profile_set(args: argparse.Namespace) -> int:
+    body: dict[str, object] = {args.setting: args.value}
+    if args.setting == "notifications":
+        if args.value not in ("email", "slack"):
+            print("osmo profile set notifications: name email or slack", file=sys.stderr)
+            return 2
+        body = {f"{args.value}_notification": args.enabled == "true"}
+    with connect(args) as client:
+        client.http.json("POST", "/api/profile/settings", body=body)
+    print("profile saved")
+    return 0
+
+
+def _login_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("address", metavar="URL", help="for example https://osmo.example.org")
+    parser.add_argument("--method", choices=("dev", "token"), default="dev")
+    parser.add_argument("--username", default="", help="with --method dev: who you are")
+    parser.add_argument("--token-file", type=Path, help="with --method token: a file that holds it")
+    parser.add_argument("--token", default="", help="with --method token: the token itself")
+
+
+def _login(args: argparse.Namespace) -> int:
+    """The login is tried before it is stored."""
+    from osmo_ray.sdk.client import Client
+    from osmo_ray.sdk.login import Login, write
+
+    token = args.token_file.read_text().strip() if args.token_file else args.token
+    if args.method == "token" and not token:
+        print("osmo login: --method token needs --token-file FILE or --token TOKEN", file=sys.stderr)
+        return 2
+    login = Login(args.address.rstrip("/"), args.username, token if args.method == "token" else "")
+    with Client(login.url, user=login.user, token=login.token) as client:
+        user = client.http.json("GET", "/api/profile/settings")["profile"]["username"]
+    write(Login(login.url, login.user, login.token))
+    print(f"logged in to {login.url} as {user}")
+    return 0
+
+
+def _logout(args: argparse.Namespace) -> int:
+    from osmo_ray.sdk.login import forget
+
+    print("logged out" if forget() else "there was no stored login")
+    return 0
+
+
+def _version(args: argparse.Namespace) -> int:
+    from osmo_ray import __version__
+    from osmo_ray.sdk.errors import ClientError
+
+    with connect(args) as client:
+        try:
+            parts = client.http.json("GET", "/api/version")
+            platform = ".".join(parts[k] for k in ("major", "minor", "revision"))
+        except ClientError:
+            platform = None
+        if args.format_type == "json":
+            print_json({"client": __version__, "platform": platform, "url": client.login.url})
+        else:
+            print(f"client    {__version__}\nplatform  {platform or 'does not answer'} ({client.login.url})")
+    return 0
+
+
+TASK_LIST = Command(_task_arguments, _task_list)
+POOL_LIST = Command(_none, _pool_list)
+RESOURCE_LIST = Command(_resource_arguments, _resource_list)
+PROFILE_LIST = Command(_none, _profile_list)
+PROFILE_SET = Command(_profile_arguments, _profile_set)
+LOGIN = Command(_login_arguments, _login)
+LOGOUT = Command(_none, _logout)
+VERSION = Command(_none, _version)

@@ -1,0 +1,137 @@
+"""`osmo workflow submit` and `validate`: what a file needs before it can be sent, and what comes back."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from osmo_ray.cli.command import Command, connect, print_json
+from osmo_ray.sdk.errors import ClientError
+
+if TYPE_CHECKING:
+    from osmo_ray.sdk.client import Client
+
+_ID = re.compile(r"[a-zA-Z][a-zA-Z0-9_-]*-\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is sent: the text, and the file as it was written when that differs."""
+
+    text: str
+    template: str = ""
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """The options that say how a file is to be read."""
+    parser.add_argument("--pool", "-p", default="", help="the pool to run in (default: that of your profile)")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="template values (numbers stay so)"
+    )
+    parser.add_argument(
+        "--set-string", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="template values, as text"
+    )
+
+
+def add_submission(parser: argparse.ArgumentParser) -> None:
+    """The options of everything that submits."""
+    add_settings(parser)
+    parser.add_argument(
+        "--set-env", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="environment of every task"
+    )
+    parser.add_argument(
+        "--priority", type=str.upper, choices=("HIGH", "NORMAL", "LOW"), default="NORMAL", help="LOW may be preempted"
+    )
+
+
+def _submit_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="workflow_file", help="a workflow file, or the id of a workflow")
+    add_submission(parser)
+    parser.add_argument("--dry-run", action="store_true", help="print the file with its templates filled in, and stop")
+
+
+def _submit(args: argparse.Namespace) -> int:
+    with connect(args) as client:
+        if args.dry_run:
+            print(client.render(read(args.file), pool=args.pool, set=args.set, set_string=args.set_string))
+            return 0
+        name = send(client, args)
+        base = client.login.url
+        if args.format_type == "json":
+            overview, logs = f"{base}/workflows/{name}", f"{base}/api/workflow/{name}/logs?last_n_lines=1000"
+            print_json({"name": name, "overview": overview, "logs": logs})
+            return 0
+        print("Workflow submit successful.")
+        print(f"Workflow ID        - {name}")
+        print(f"Workflow Overview  - {base}/workflows/{name}")
+        if args.priority == "LOW":
+            print("Priority LOW: this workflow may be preempted.")
+        return 0
+
+
+def send(client: Client, args: argparse.Namespace) -> str:
+    """Submit what the arguments name; returns the id of the workflow."""
+    if not Path(args.file).exists() and _ID.fullmatch(args.file):
+        if args.set or args.set_string:
+            raise ClientError("--set has no effect on a workflow that is submitted again", status=400, code="USAGE")
+        return client.resubmit(args.file, pool=args.pool, env=args.set_env, priority=args.priority)
+    ready = prepare(client, args)
+    return client.submit(
+        ready.text,
+        pool=args.pool,
+        set=args.set,
+        set_string=args.set_string,
+        env=args.set_env,
+        priority=args.priority,
+        template=ready.template,
+    )
+
+
+def read(name: str) -> str:
+    """The text of a file. Raises `ClientError`."""
+    path = Path(name)
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        hint = " (and there is no file of that name to submit)" if _ID.fullmatch(name) else ""
+        raise ClientError(f"{name}: no such file{hint}", status=400, code="USAGE") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClientError(f"{name}: cannot be read: {error}", status=400, code="USAGE") from None
+
+
+def prepare(client: Client, args: argparse.Namespace) -> Prepared:
+    """A file with its local files put in. Only where there are any, a template is rendered first."""
+    from osmo_ray.cli.localfiles import has_local_files, inline
+
+    text = read(args.file)
+    if not has_local_files(text):
+        return Prepared(text)
+    from osmo_ray.spec.template import is_templated
+
+    ready = text
+    if is_templated(text):
+        ready = client.render(text, pool=args.pool, set=args.set, set_string=args.set_string)
+    return Prepared(inline(ready, Path(args.file).resolve().parent), text)
+
+
+def _validate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="workflow_file")
+    add_settings(parser)
+
+
+def _validate(args: argparse.Namespace) -> int:
+    with connect(args) as client:
+        ready = prepare(client, args)
+        told = client.validate(ready.text, pool=args.pool, set=args.set, set_string=args.set_string)
+    if args.format_type == "json":
+        print_json({"message": told})
+    else:
+        print(told)
+    return 0
+
+
+SUBMIT = Command(_submit_arguments, _submit)
+VALIDATE = Command(_validate_arguments, _validate)

@@ -1,0 +1,207 @@
+"""The Python client: submit a workflow, wait for it, read its logs, fetch what it wrote.
+
+    client = Client()
+    name = client.submit(Path("train.yaml").read_text(), set=["epochs=3"])
+    state = client.wait(name)
+    client.download(name, Path("results"))
+
+Only the standard library is imported.
+"""
+
+from __future__ import annotations
+
+import builtins
+import tarfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from osmo_ray.sdk.errors import ClientError
+from osmo_ray.sdk.http import Http
+from osmo_ray.sdk.login import Login, resolve
+from osmo_ray.sdk.values import Downloaded, OutputFile, WorkflowState
+
+_PATIENCE = 60.0
+"""Seconds for which `wait` and `follow` bear a platform that does not answer."""
+
+
+class Client:
+    """One platform, by its address, as one user.
+
+    Without arguments it is the platform that the command line talks to. Errors are `ClientError`, which says what
+    the platform said.
+    """
+
+    def __init__(self, url: str = "", *, user: str = "", token: str = "", timeout: float = 60.0) -> None:
+        found = resolve(url)
+        self.login = Login(found.url, user or found.user, token or found.token)
+        self.http = Http(self.login, timeout)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.http.close()
+
+    # -- submitting
+
+    def submit(
+        self,
+        text: str,
+        *,
+        pool: str = "",
+        set: Iterable[str] = (),
+        set_string: Iterable[str] = (),
+        env: Iterable[str] = (),
+        priority: str = "NORMAL",
+        template: str = "",
+    ) -> str:
+        """Submit a workflow file and return the id of the workflow. `set`, `set_string` and `env` are `name=value`
+        texts; `template` is the file before it was rendered, when `text` is a rendered one."""
+        body = self._body(text, set, set_string, template)
+        answer = self._post(pool, body, env_vars=list(env), priority=priority.upper())
+        return str(answer["name"])
+
+    def resubmit(self, name: str, *, pool: str = "", env: Iterable[str] = (), priority: str = "NORMAL") -> str:
+        """Submit what `name` was made of once more."""
+        answer = self._post(pool, None, workflow_id=name, env_vars=list(env), priority=priority.upper())
+        return str(answer["name"])
+
+    def validate(self, text: str, *, pool: str = "", set: Iterable[str] = (), set_string: Iterable[str] = ()) -> str:
+        """What the platform says of a file that it would accept; raises `ClientError` with `problems` otherwise."""
+        answer = self._post(pool, self._body(text, set, set_string, ""), validation_only=True)
+        return str(answer["logs"])
+
+    def render(self, text: str, *, pool: str = "", set: Iterable[str] = (), set_string: Iterable[str] = ()) -> str:
+        """The file with its templates filled in."""
+        return str(self._post(pool, self._body(text, set, set_string, ""), dry_run=True)["spec"])
+
+    def _body(self, text: str, set: Iterable[str], set_string: Iterable[str], template: str) -> dict[str, Any]:
+        return {
+            "file": text,
+            "set_variables": list(set),
+            "set_string_variables": list(set_string),
+            "uploaded_templated_spec": template or None,
+        }
+
+    def _post(self, pool: str, body: object, **params: Any) -> Any:
+        return self.http.json("POST", f"/api/pool/{pool or self.pool()}/workflow", params, body)
+
+    def pool(self) -> str:
+        """The pool of the user's profile."""
+        found = self.http.json("GET", "/api/profile/settings")["profile"].get("pool")
+        if not found:
+            raise ClientError("No pool is set; name one with --pool or: osmo profile set pool NAME", status=400)
+        return str(found)
+
+    # -- looking
+
+    def workflow(self, name: str) -> WorkflowState:
+        """The state of a workflow."""
+        return WorkflowState.from_json(self.view(name))
+
+    def view(self, name: str, **params: Any) -> Any:
+        """The same as the JSON of the API."""
+        return self.http.json("GET", f"/api/workflow/{name}", params)
+
+    def list(self, **filters: Any) -> builtins.list[dict[str, Any]]:
+        """The JSON entries of workflows, newest first; `filters` are the API's (`limit`, `statuses`, `users`,
+        `all_users`, `name`, `pools` ...). By default the caller's own of all pools."""
+        params = {"order": "DESC", "limit": 20, "all_pools": not filters.get("pools"), **filters}
+        return builtins.list(self.http.json("GET", "/api/workflow", params)["workflows"])
+
+    def explain(self, name: str, **params: Any) -> Any:
+        """Why the tasks of a workflow wait or failed, as the JSON of the API."""
+        return self.http.json("GET", f"/api/x/workflow/{name}/explain", params)
+
+    def follow(self, name: str, poll: float = 0.5) -> Iterator[WorkflowState]:
+        """The state now, and each time it has changed, until the end. Bears a platform that restarts."""
+        last: WorkflowState | None = None
+        self.http.patience, kept = _PATIENCE, self.http.patience
+        try:
+            while last is None or not last.finished:
+                state = self.workflow(name)
+                if state != last:
+                    last = state
+                    yield state
+                if not state.finished:
+                    time.sleep(poll)
+        finally:
+            self.http.patience = kept
+
+    def wait(self, name: str, timeout: float | None = None, poll: float = 0.5) -> WorkflowState:
+        """The final state. Raises `TimeoutError` after `timeout` seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self.http.patience, kept = _PATIENCE, self.http.patience
+        try:
+            while True:
+                state = WorkflowState.from_json(self.view(name))
+                if state.finished:
+                    return state
+                if deadline is not None and time.monotonic() + poll > deadline:
+                    raise TimeoutError(f"{name} is still {state.status} after {timeout:g} seconds")
+                time.sleep(poll)
+        finally:
+            self.http.patience = kept
+
+    def logs(self, name: str, *, task: str = "", last: int | None = None, follow: bool = True) -> Iterator[str]:
+        """Lines of the log, following until the workflow has ended."""
+        params = {"task_name": task or None, "last_n_lines": last, "follow": follow}
+        rest = b""
+        for data in self.http.pieces(f"/api/workflow/{name}/logs", params):
+            *lines, rest = (rest + data).split(b"\n")
+            yield from (line.decode(errors="replace") for line in lines)
+        if rest:
+            yield rest.decode(errors="replace")
+
+    # -- changing
+
+    def cancel(self, name: str, message: str = "", *, force: bool = False) -> None:
+        """End a workflow."""
+        self.http.json("POST", f"/api/workflow/{name}/cancel", {"message": message or None, "force": force})
+
+    def delete(self, name: str, patience: float = 30.0) -> None:
+        """Remove a finished workflow with its logs and outputs; waits while nodes still clean up after it."""
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                self.http.json("DELETE", f"/api/x/workflow/{name}")
+                return
+            except ClientError as error:
+                if error.status != 409 or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.3)
+
+    # -- results
+
+    def outputs(self, name: str, task: str = "") -> builtins.list[OutputFile]:
+        """The files that the tasks of a workflow wrote."""
+        listed = self.http.json("GET", f"/api/x/workflow/{name}/outputs", {"task": task or None})
+        return [OutputFile(t["task"], f["path"], f["size"]) for t in listed["tasks"] for f in t["files"]]
+
+    def download(self, name: str, folder: Path, task: str = "") -> Downloaded:
+        """Put what `task` wrote into `folder`, or what every task wrote into a folder of its name there."""
+        if task:
+            return self._unpack(name, task, folder)
+        listed = self.http.json("GET", f"/api/x/workflow/{name}/outputs")["tasks"]
+        found = [self._unpack(name, t["task"], folder / t["task"]) for t in listed if t["count"]]
+        skipped = tuple(s for one in found for s in one.skipped)
+        return Downloaded(sum(one.files for one in found), sum(one.bytes for one in found), skipped)
+
+    def _unpack(self, name: str, task: str, folder: Path) -> Downloaded:
+        folder.mkdir(parents=True, exist_ok=True)
+        files = size = 0
+        skipped: builtins.list[str] = []
+        with (
+            self.http.stream(f"/api/x/workflow/{name}/outputs/{task}.tar") as answer,
+            tarfile.open(fileobj=answer, mode="r|") as archive,
+        ):
+            for member in archive:
+                try:
+                    archive.extract(member, folder, filter="data")
+                except tarfile.FilterError:
+                    skipped.append(member.name)
+                    continue
+                files, size = files + member.isfile(), size + member.size
+        return Downloaded(files, size, tuple(skipped))

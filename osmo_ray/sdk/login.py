@@ -1,0 +1,95 @@
+"""Which platform a client talks to, and as whom.
+
+`--url`, else `OSMO_URL`, else the stored login, else the platform of this host. What is stored for one address is
+never sent to another.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """An address without a slash at its end, a user for development login, and an access token."""
+
+    url: str
+    user: str = ""
+    token: str = ""
+
+    def headers(self) -> dict[str, str]:
+        """What identifies the caller to the platform."""
+        if self.token:
+            return {"Authorization": f"Bearer {self.token}"}
+        return {"x-osmo-user": self.user} if self.user else {}
+
+
+def folder(environ: Mapping[str, str] | None = None) -> Path:
+    """Where clients keep their settings."""
+    env = os.environ if environ is None else environ
+    if named := env.get("OSMO_CONFIG_FILE_DIR"):
+        return Path(named).expanduser()
+    base = env.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path.home() / ".config") / "osmo"
+
+
+def resolve(url: str = "", environ: Mapping[str, str] | None = None) -> Login:
+    """The login to use."""
+    env = os.environ if environ is None else environ
+    stored = read(env)
+    wanted = (url or env.get("OSMO_URL") or (stored.url if stored else "") or DEFAULT_URL).rstrip("/")
+    found = stored if stored and stored.url == wanted else Login(wanted)
+    if token := env.get("OSMO_TOKEN"):
+        return Login(wanted, found.user, token)
+    return found
+
+
+def read(environ: Mapping[str, str] | None = None) -> Login | None:
+    """The stored login, if there is one that can be read."""
+    path = folder(environ) / "login.yaml"
+    if not path.is_file():
+        return None
+    import yaml
+
+    value: Any = yaml.safe_load(path.read_text())
+    if not isinstance(value, dict) or not value.get("url"):
+        return None
+    dev = value.get("dev_login") or {}
+    return Login(str(value["url"]).rstrip("/"), str(dev.get("username", "")), str(value.get("access_token") or ""))
+
+
+def write(login: Login, environ: Mapping[str, str] | None = None) -> Path:
+    """Store a login for its owner's eyes only."""
+    import yaml
+
+    path = folder(environ) / "login.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    value = {
+        "url": login.url,
+        "dev_login": {"username": login.user} if login.user and not login.token else None,
+        "token_login": None,
+        "osmo_token": bool(login.token),
+        "name": login.user,
+        "access_token": login.token or None,
+    }
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        yaml.safe_dump(value, file, sort_keys=False)
+    fresh.replace(path)
+    return path
+
+
+def forget(environ: Mapping[str, str] | None = None) -> bool:
+    """Remove the stored login; False when there was none."""
+    path = folder(environ) / "login.yaml"
+    if not path.exists():
+        return False
+    path.unlink()
+    return True
