@@ -7,6 +7,7 @@ every key.
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -113,3 +114,16 @@ def _convert(name: str, like: object, value: object) -> object:
         return type(like)(value)  # type: ignore[call-arg]
     except (TypeError, ValueError) as error:
         raise SettingsError(f"setting {name!r}: {value!r} is not a {type(like).__name__}") from error
+
+
+def gateway_key(settings: Settings) -> bytes:
+    """The secret of the storage gateway, made at the first call; empty when the gateway is off."""
+    if not settings.storage_gateway:
+        return b""
+    path = settings.home / "gateway.key"
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(32))
+    except FileExistsError:
+        pass
+    return path.read_bytes()

@@ -24,7 +24,7 @@ from osmo_ray.backends.ray import names
 from osmo_ray.objects import open_store
 from osmo_ray.providers.template import ProcessRenderer
 from osmo_ray.runtime.logs import stored_log
-from osmo_ray.settings import Settings
+from osmo_ray.settings import Settings, gateway_key
 from osmo_ray.spec.attempt import AttemptKey, LogChunk
 from osmo_ray.store.sql import SqlStore
 
@@ -71,6 +71,8 @@ def services_from(settings: Settings) -> Services:
         renderer=ProcessRenderer(),
         wake=wake_controller,
         parts=platform_parts,
+        figures=controller_figures,
+        gateway_key=gateway_key(settings),
     )
 
 
@@ -100,6 +102,16 @@ def wake_controller() -> None:
         ray.get_actor(names.CONTROLLER, names.NAMESPACE).wake.remote()
     except (RayError, ValueError):
         return
+
+
+async def controller_figures() -> Mapping[str, float]:
+    """The controller's counters and sizes; nothing when it does not answer."""
+    try:
+        actor = await asyncio.to_thread(ray.get_actor, names.CONTROLLER, names.NAMESPACE)
+        health = await asyncio.wait_for(actor.health.remote(), _CALL)
+    except (RayError, ValueError, TimeoutError):
+        return {}
+    return {**health.counts, "live_workflows": health.live, "nodes": health.nodes, "epoch": health.epoch}
 
 
 async def platform_parts() -> Mapping[str, Part]:

@@ -13,6 +13,7 @@ from fastapi.middleware import Middleware
 
 from osmo_ray import __version__
 from osmo_ray.api import errors
+from osmo_ray.api.gateway import gateway
 from osmo_ray.api.metrics import Metrics
 from osmo_ray.api.middleware import Gate
 from osmo_ray.api.routes import extra, outputs, pools, profile, service, streams, tasks, workflows
@@ -41,6 +42,8 @@ def build(services: Services) -> FastAPI:
     )
     errors.install(app)
     app.include_router(service.routes(services, metrics))
+    if services.gateway_key:
+        app.include_router(gateway(services.objects, services.gateway_key))
     for part in (workflows, streams, tasks, pools, profile, outputs, extra):
         app.include_router(part.routes(services))
     return app

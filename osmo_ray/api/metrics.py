@@ -30,6 +30,12 @@ class Metrics:
             ["kind", "status"],
             registry=self.registry,
         )
+        self._figures = Gauge(
+            "osmo_controller",
+            "Figures of the controller: counters since its start, sizes and durations (seconds) as they are now",
+            ["figure"],
+            registry=self.registry,
+        )
         self._nodes = Gauge("osmo_nodes", "Nodes by what they are", ["state"], registry=self.registry)
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -37,8 +43,13 @@ class Metrics:
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def text(self, counts: Mapping[str, Mapping[str, int]], nodes: Mapping[str, int]) -> bytes:
+    def text(
+        self, counts: Mapping[str, Mapping[str, int]], nodes: Mapping[str, int], figures: Mapping[str, float]
+    ) -> bytes:
         """The page that Prometheus reads."""
+        self._figures.clear()
+        for name, value in figures.items():
+            self._figures.labels(name).set(value)
         self._status.clear()
         for kind, by_status in counts.items():
             for status, number in by_status.items():

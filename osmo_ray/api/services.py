@@ -55,6 +55,10 @@ async def _no_parts() -> Mapping[str, Part]:
     return {}
 
 
+async def _no_figures() -> Mapping[str, float]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Services:
     """The doors of one platform. `wake` is called after a commit, best effort; `new_id` gives 32 hex digits."""
@@ -68,5 +72,9 @@ class Services:
     wake: Callable[[], None] = _nothing
     parts: Callable[[], Awaitable[Mapping[str, Part]]] = _no_parts
     """Health of what stands beside the API; the platform is ready when all of it is healthy."""
+    figures: Callable[[], Awaitable[Mapping[str, float]]] = _no_figures
+    """Figures of the controller for `/metrics`, by name; empty when it does not answer."""
+    gateway_key: bytes = b""
+    """Secret of the storage gateway; empty: there is none."""
     clock: Callable[[], float] = time.time
     new_id: Callable[[], str] = _fresh_id

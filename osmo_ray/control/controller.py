@@ -160,8 +160,10 @@ class Controller:
     async def _schedule_loop(self) -> None:
         while True:
             await self._until(self.ledger.schedule, self.settings.poll)
+            begun = time.perf_counter()
             placed = await self._passing(schedule.step(self.ledger, self.nodes, self.rules, self.settings.platform))
             self._count("placed", placed or 0)
+            self.counts["schedule_seconds"] = time.perf_counter() - begun
 
     async def _dispatch_loop(self) -> None:
         while True:
@@ -210,6 +212,9 @@ class Controller:
         if {n.name for n in self.nodes} != before:
             self.ledger.schedule.set()
         samples = await self.backend.usage()
+        self.counts["running_tasks"] = float(len(samples))
+        self.counts["tasks_cpu_cores"] = sum(s.cpu for s in samples)
+        self.counts["tasks_memory_bytes"] = sum(s.memory for s in samples)
         if samples:
             await self.ledger.db(self.ledger.store.add_usage, samples)
 

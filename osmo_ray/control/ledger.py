@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from osmo_ray.engine.decide import decide_all
 from osmo_ray.engine.events import Event, Policy
 from osmo_ray.engine.model import Decision, Workflow
+from osmo_ray.scheduler.model import Need
 from osmo_ray.store.protocol import Lease, Store
 
 T = TypeVar("T")
@@ -31,6 +32,8 @@ class Ledger:
         self.clock = clock
         self.lease: Lease | None = None
         self.live: dict[str, Workflow] = {}
+        self.asks: dict[str, Mapping[str, Need]] = {}
+        """What the tasks of live workflows ask for, kept by the schedule loop."""
         self.schedule = asyncio.Event()
         self.dispatch = asyncio.Event()
         self._home: dict[str, str] = {}
@@ -105,6 +108,7 @@ class Ledger:
                 self._forget(uuid)
 
     def _forget(self, uuid: str) -> None:
+        self.asks.pop(uuid, None)
         workflow = self.live.pop(uuid, None)
         if workflow is not None:
             for group in workflow.groups:
@@ -115,6 +119,7 @@ class Ledger:
         """Leadership is gone: what is known here may be wrong from now on."""
         self.live.clear()
         self._home.clear()
+        self.asks.clear()
         self.lease = None
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from osmo_ray.control.ledger import Ledger
 from osmo_ray.engine.events import Event, Held, Placed
-from osmo_ray.engine.model import Group, Task, Workflow
+from osmo_ray.engine.model import Group, Workflow
 from osmo_ray.engine.plans import PoolRules, request
 from osmo_ray.engine.propagate import spec_of
 from osmo_ray.engine.status import TaskStatus
@@ -21,33 +21,38 @@ _RANK = {Priority.HIGH: 0, Priority.NORMAL: 1, Priority.LOW: 2}
 
 async def step(ledger: Ledger, nodes: Sequence[NodeReport], rules: PoolRules, platform: str) -> int:
     """Place what fits now; returns how many groups were placed."""
-    snapshot = take(ledger.live, nodes, rules, platform)
+    for uuid in ledger.live.keys() - ledger.asks.keys():
+        ledger.asks[uuid] = asks(ledger.live[uuid], rules, platform)
+    snapshot = take(ledger.live, ledger.asks, nodes)
     if not snapshot.jobs:
         return 0
     decided = plan(snapshot)
     events: dict[str, list[Event]] = defaultdict(list)
     for (workflow, group), chosen in decided.place.items():
         events[workflow].append(Placed(group, chosen))
-    for (workflow, group), reason in decided.hold.items():
-        known = ledger.live[workflow].group(group)
+    for job in snapshot.jobs:
         # The sentence's numbers move with every task that ends; writing each would cost more than it tells.
-        if known is not None and (known.reason is None or known.reason.code != reason.code):
-            events[workflow].append(Held(group, reason))
+        reason = decided.hold.get((job.workflow, job.group))
+        if reason is not None and reason.code != job.told:
+            events[job.workflow].append(Held(job.group, reason))
     await ledger.apply(events)
     return len(decided.place)
 
 
-def take(live: Mapping[str, Workflow], nodes: Sequence[NodeReport], rules: PoolRules, platform: str) -> Snapshot:
+def take(
+    live: Mapping[str, Workflow], known: Mapping[str, Mapping[str, Need]], nodes: Sequence[NodeReport]
+) -> Snapshot:
     """The cluster as the ledger knows it: amounts in use come from placements, not from what nodes report."""
     used: dict[str, Amount] = defaultdict(Amount)
     jobs: list[Job] = []
     for workflow in live.values():
+        needs = known[workflow.uuid]
         for group in workflow.groups:
             if group.status.finished or group.pending:
                 continue
-            waiting = _walk(workflow, group, rules, used)
+            waiting = _walk(group, needs, used)
             if waiting:
-                jobs.append(_job(workflow, group, waiting, rules, platform))
+                jobs.append(_job(workflow, group, waiting))
     alive = [n for n in nodes if n.alive]
     return Snapshot(
         tuple(
@@ -58,42 +63,37 @@ def take(live: Mapping[str, Workflow], nodes: Sequence[NodeReport], rules: PoolR
     )
 
 
-def _walk(workflow: Workflow, group: Group, rules: PoolRules, used: dict[str, Amount]) -> list[Task]:
-    """Charge the nodes for what is placed; return the tasks that wait for a place."""
+def _walk(group: Group, needs: Mapping[str, Need], used: dict[str, Amount]) -> tuple[Need, ...]:
+    """Charge the nodes for what is placed; return what the tasks that wait for a place ask for."""
     waiting = []
     for task in group.tasks:
         if task.status is TaskStatus.PROCESSING:
-            waiting.append(task)
+            waiting.append(needs[task.uuid])
         elif task.node and not task.status.finished:
-            used[task.node] += _amount(workflow, group, task, rules)
-    return waiting
+            used[task.node] += needs[task.uuid].amount
+    return tuple(waiting)
 
 
-def _amount(workflow: Workflow, group: Group, task: Task, rules: PoolRules) -> Amount:
-    spec = next(t for t in spec_of(workflow.spec, group.name).tasks if t.name == task.name)
-    asked = request(workflow, spec, rules)
-    return Amount(asked.cpu, asked.memory, asked.gpu, asked.storage)
-
-
-def _job(workflow: Workflow, group: Group, waiting: list[Task], rules: PoolRules, platform: str) -> Job:
-    needs = []
-    specs = {t.name: t for t in spec_of(workflow.spec, group.name).tasks}
-    for task in waiting:
-        resource = workflow.spec.resources.get(specs[task.name].resource, ResourceSpec())
-        needs.append(
-            Need(
+def asks(workflow: Workflow, rules: PoolRules, platform: str) -> Mapping[str, Need]:
+    """What each task asks for, by task uuid: fixed at submission, so worth keeping."""
+    found: dict[str, Need] = {}
+    for group in workflow.groups:
+        specs = {t.name: t for t in spec_of(workflow.spec, group).tasks}
+        for task in group.tasks:
+            spec = specs[task.name]
+            asked = request(workflow, spec, rules)
+            resource = workflow.spec.resources.get(spec.resource, ResourceSpec())
+            found[task.uuid] = Need(
                 task.uuid,
                 task.name,
-                _amount(workflow, group, task, rules),
+                Amount(asked.cpu, asked.memory, asked.gpu, asked.storage),
                 resource.platform or platform,
                 frozenset(resource.nodes_excluded),
             )
-        )
+    return found
+
+
+def _job(workflow: Workflow, group: Group, needs: tuple[Need, ...]) -> Job:
     near = next((t.node for t in group.tasks if t.node and not t.status.finished), "")
-    return Job(
-        workflow.uuid,
-        group.name,
-        tuple(needs),
-        (_RANK[workflow.priority], group.times.processing or workflow.submitted, f"{workflow.id}/{group.name}"),
-        near,
-    )
+    rank = (_RANK[workflow.priority], group.times.processing or workflow.submitted, f"{workflow.id}/{group.name}")
+    return Job(workflow.uuid, group.name, needs, rank, near, group.reason.code if group.reason else "")

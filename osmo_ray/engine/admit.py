@@ -41,7 +41,10 @@ def admit(
     for name, wanted in upstream.items():
         for other in wanted:
             downstream[other].append(name)
-    groups = tuple(_group(g, next(uuids), uuids, upstream[g.name], tuple(downstream[g.name]), now) for g in spec.groups)
+    groups = tuple(
+        _group(g, i, next(uuids), uuids, upstream[g.name], tuple(downstream[g.name]), now)
+        for i, g in enumerate(spec.groups)
+    )
     workflow = Workflow(
         uuid=uuid,
         id=id,
@@ -66,7 +69,13 @@ def admit(
 
 
 def _group(
-    spec: GroupSpec, uuid: str, uuids: Iterator[str], upstream: tuple[str, ...], downstream: tuple[str, ...], now: float
+    spec: GroupSpec,
+    index: int,
+    uuid: str,
+    uuids: Iterator[str],
+    upstream: tuple[str, ...],
+    downstream: tuple[str, ...],
+    now: float,
 ) -> Group:
     ready = not upstream
     status = TaskStatus.PROCESSING if ready else TaskStatus.WAITING
@@ -75,4 +84,4 @@ def _group(
         Task(uuid=next(uuids), name=t.name, lead=t.lead or len(spec.tasks) == 1, status=status, times=times)
         for t in spec.tasks
     )
-    return Group(spec.name, uuid, status, tasks, upstream, downstream, frozenset(upstream), times=times)
+    return Group(spec.name, uuid, status, tasks, upstream, downstream, frozenset(upstream), times=times, index=index)

@@ -137,7 +137,7 @@ def _again(draft: Draft, group: Group, task: Task, code: int, reason: Reason | N
         task, status=_S.RESCHEDULED, exit_code=code, reason=reason, times=replace(task.times, ended=draft.now)
     )
     together = len(group.tasks) > 1
-    spec = spec_of(draft.workflow.spec, group.name)
+    spec = spec_of(draft.workflow.spec, group)
     all_again = together and (task.lead or not spec.ignore_nonlead_status)
     generation = group.barrier + 1 if all_again else group.barrier
     fresh = Task(
@@ -163,7 +163,7 @@ def _again(draft: Draft, group: Group, task: Task, code: int, reason: Reason | N
 
 
 def _task_spec(draft: Draft, group: str, task: str) -> TaskSpec:
-    return next(t for t in spec_of(draft.workflow.spec, group).tasks if t.name == task)
+    return next(t for t in spec_of(draft.workflow.spec, draft.group(group)).tasks if t.name == task)
 
 
 def _with_note(reason: Reason | None, note: str) -> Reason:

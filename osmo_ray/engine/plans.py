@@ -58,7 +58,7 @@ def output_prefix(workflow: Workflow, task: Task) -> str:
 
 def group_plan(workflow: Workflow, group: Group, rules: PoolRules) -> GroupPlan:
     """Exactly the attempts of this group that should exist now: placed and not finished."""
-    spec = spec_of(workflow.spec, group.name)
+    spec = spec_of(workflow.spec, group)
     by_name = {task.name: task for task in spec.tasks}
     running = [t for t in group.tasks if t.node and not t.status.finished and t.status not in PRESCHEDULING]
     spread = len({t.node for t in running}) > 1

@@ -13,12 +13,12 @@ from osmo_ray.spec.reason import Reason
 _S = TaskStatus
 
 
-def spec_of(spec: WorkflowSpec, group: str) -> GroupSpec:
+def spec_of(spec: WorkflowSpec, group: Group) -> GroupSpec:
     """The group's spec; KeyError if the state and the spec disagree."""
-    for candidate in spec.groups:
-        if candidate.name == group:
-            return candidate
-    raise KeyError(group)
+    found = spec.groups[group.index]
+    if found.name != group.name:
+        raise KeyError(group.name)
+    return found
 
 
 def end_group(draft: Draft, name: str, status: TaskStatus, reason: Reason, grace: float) -> None:
@@ -38,7 +38,7 @@ def settle_group(draft: Draft, name: str) -> None:
     group = draft.group(name)
     if group.status.finished:
         return
-    ignore = spec_of(draft.workflow.spec, name).ignore_nonlead_status
+    ignore = spec_of(draft.workflow.spec, group).ignore_nonlead_status
     group = _end_members(draft, group, ignore)
     _open_barrier(draft, group)
     if not placed_any(group.tasks):
@@ -82,7 +82,7 @@ def _open_barrier(draft: Draft, group: Group) -> None:
     """Open the start barrier when every unfinished member of this generation waits at it."""
     if len(group.tasks) == 1 or group.released >= group.barrier:
         return
-    if not spec_of(draft.workflow.spec, group.name).barrier:
+    if not spec_of(draft.workflow.spec, group).barrier:
         return
     unfinished = [t for t in group.tasks if not t.status.finished]
     if unfinished and all(t.ready >= group.barrier for t in unfinished if t.restarts >= group.barrier):

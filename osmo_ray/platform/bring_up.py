@@ -7,6 +7,7 @@ megabytes and needs no connection to Ray.
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import ray
@@ -21,12 +22,14 @@ from osmo_ray.control.actor import ActorSettings, RemoteController
 from osmo_ray.control.controller import ControlSettings
 from osmo_ray.engine.events import Policy
 from osmo_ray.engine.plans import PoolRules
+from osmo_ray.objects import scope
 from osmo_ray.platform.files import Files
 from osmo_ray.platform.head import temp_folder
 from osmo_ray.runtime.options import Options
-from osmo_ray.settings import Settings
+from osmo_ray.settings import Settings, gateway_key
 from osmo_ray.spec.model import Sandbox
 
+_TOKEN_LIFE = 400 * 86400.0
 _HEAD = {"node:__internal_head__": 0.001}
 """Parts that open an embedded database stay on the head, where its file is."""
 
@@ -64,6 +67,17 @@ def ensure_api(settings: Settings) -> None:
     serve.run(build({}), name=names.SERVE_APP, route_prefix="/", blocking=False)
 
 
+def remote_storage(settings: Settings) -> str:
+    """How nodes that join reach the storage: as everybody, or through the gateway when it is a folder here."""
+    if not settings.storage.startswith("file:"):
+        return settings.storage
+    key = gateway_key(settings)
+    if not key:
+        return ""
+    token = scope.grant(key, scope.ALL, "", time.time() + _TOKEN_LIFE)
+    return f"osmo+http://{settings.host}:{settings.port}#{token}"
+
+
 def actor_settings(settings: Settings, head: str, cluster: Cluster) -> ActorSettings:
     """What the controller and its agents are told."""
     files = Files(settings.home)
@@ -78,7 +92,12 @@ def actor_settings(settings: Settings, head: str, cluster: Cluster) -> ActorSett
         lease=settings.attempt_lease,
     )
     agents = AgentSettings(
-        home=settings.home, storage_url=settings.storage, head=head, cluster=cluster, options=options
+        home=settings.home,
+        storage_url=settings.storage,
+        remote_storage_url=remote_storage(settings),
+        head=head,
+        cluster=cluster,
+        options=options,
     )
     return ActorSettings(
         database=settings.database,

@@ -68,6 +68,8 @@ class Job:
     rank: tuple[int, float, str]
     near: str = ""
     """A node where members of the group run already: preferred."""
+    told: str = ""
+    """Code of the reason that is known already, so that only a change of it is news."""
 
 
 @dataclass(frozen=True, slots=True)

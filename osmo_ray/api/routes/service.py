@@ -51,11 +51,13 @@ def routes(services: Services, metrics: Metrics) -> APIRouter:
         return JSONResponse(shown, 200 if well else 503)
 
     @router.get("/metrics")
-    def read_metrics() -> Response:
+    async def read_metrics() -> Response:
         now = services.clock()
-        alive = [report.alive and now - at < NODE_SILENT for _, at, report in services.store.nodes()]
+        reports = await asyncio.to_thread(services.store.nodes)
+        alive = [report.alive and now - at < NODE_SILENT for _, at, report in reports]
         nodes = {"alive": sum(alive), "silent": len(alive) - sum(alive)}
-        text = metrics.text(services.store.count_by_status(), nodes)
+        counts = await asyncio.to_thread(services.store.count_by_status)
+        text = metrics.text(counts, nodes, await services.figures())
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @router.get("/api/auth/login")

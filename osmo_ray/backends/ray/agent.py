@@ -26,8 +26,13 @@ from osmo_ray.spec.attempt import (
     Phase,
     UsageSample,
 )
+from osmo_ray.spec.reason import Reason
 
-
+_NO_STORAGE = Reason(
+    "StorageUnreachable",
+    "this node cannot reach the platform's storage, a folder on the head",
+    next_command="osmo up --storage-gateway",
+)
 _COMPANY = 0.1
 _URGENT = (Phase.READY, Phase.FINISHED, Phase.LOST)
 
@@ -54,7 +59,8 @@ class NodeAgent:
         self._lease = settings.options.lease
         on_head = node == settings.head
         home = settings.home if on_head else Path.home() / ".osmo"
-        storage = settings.storage_url if on_head else settings.remote_storage_url or settings.storage_url
+        storage = settings.storage_url if on_head else settings.remote_storage_url
+        self._unreachable = not storage
         root = home / "nodes" / node
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._host = NodeHost(root, node, address, storage, settings.options)
@@ -70,7 +76,10 @@ class NodeAgent:
 
     async def report(self) -> NodeReport:
         host = await self._ready()
-        return replace(host.report(), backend_id=self._backend_id)
+        report = replace(host.report(), backend_id=self._backend_id)
+        if self._unreachable:
+            return replace(report, alive=False, reasons=(*report.reasons, _NO_STORAGE))
+        return report
 
     async def apply(self, epoch: int, attempts: Sequence[AttemptPlan], groups: Sequence[str]) -> None:
         """Run exactly these attempts of these groups on this node."""
