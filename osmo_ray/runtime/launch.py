@@ -26,6 +26,7 @@ from osmo_ray.runtime.network import Network
 from osmo_ray.runtime.process import kill_tree, send
 from osmo_ray.runtime.sandbox import Sandbox
 
+_PATIENCE = 8
 _RESET = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD, signal.SIGPIPE)
 
 
@@ -45,6 +46,8 @@ class Start:
     hostname: str = ""
     generation: int = 0
     cgroup: tuple[int, ...] = ()
+    patient: bool = False
+    """What the command leaves running gets a while to end by itself: an engine's clean-up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +197,7 @@ def _init(what: Start, gate: int, status: int) -> NoReturn:
         os.write(status, failure)
         os._exit(0)
     os.close(what.output)
-    _wait_for_all(main, status, inside=what.sandbox is not None)
+    _wait_for_all(main, status, inside=what.sandbox is not None, patient=what.patient)
 
 
 def _die_with_supervisor(gate: int, *, inside: bool) -> None:
@@ -216,7 +219,7 @@ def _end_own_tree() -> None:
     os._exit(0)
 
 
-def _wait_for_all(main: int, status: int, *, inside: bool) -> NoReturn:
+def _wait_for_all(main: int, status: int, *, inside: bool, patient: bool) -> NoReturn:
     """The command's end is the end: what it left running is killed, as a container would."""
     while True:
         pid, result = os.waitpid(-1, 0)
@@ -228,6 +231,9 @@ def _wait_for_all(main: int, status: int, *, inside: bool) -> NoReturn:
             os.kill(-1, signal.SIGKILL)
         except ProcessLookupError:
             pass
+    elif patient:
+        signal.signal(signal.SIGALRM, lambda *_: kill_tree(os.getpid()))
+        signal.alarm(_PATIENCE)
     else:
         kill_tree(os.getpid())
     try:

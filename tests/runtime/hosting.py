@@ -61,7 +61,9 @@ class Host(NodeHost):
                     return one
             self.seen.extend(await self.observe(1.0))
         log = (await self.logs(key, 0, 4000, 0)).data.decode(errors="replace")
-        raise AssertionError(f"{key} never came there: {[(o.phase, o.reason) for o in self.seen if o.key == key]}\n{log}")
+        raise AssertionError(
+            f"{key} never came there: {[(o.phase, o.reason) for o in self.seen if o.key == key]}\n{log}"
+        )
 
     async def end(self, key: AttemptKey) -> Observation:
         return await self.until(key, lambda o: o.phase in FINAL)

@@ -52,7 +52,9 @@ def host_address() -> str:
 
 
 async def test_two_tasks_with_the_same_file_and_the_same_port_do_not_meet(sandboxed: Host) -> None:
-    script = "/osmo/bin/nc -l -p 7777 & sleep 0.2; cat /tmp/run.sh; cat /tmp/own 2>/dev/null; echo {} > /tmp/own; sleep 0.3"
+    script = (
+        "/osmo/bin/nc -l -p 7777 & sleep 0.2; cat /tmp/run.sh; cat /tmp/own 2>/dev/null; echo {} > /tmp/own; sleep 0.3"
+    )
     first = shell(script.format(1), files=(FilePlan("/tmp/run.sh", "first\n"),))
     second = shell(script.format(2), files=(FilePlan("/tmp/run.sh", "second\n"),))
     await sandboxed.apply(1, [first, second])
@@ -97,7 +99,9 @@ async def test_files_appear_at_any_absolute_path_read_only(sandboxed: Host) -> N
         FilePlan("/data/{{workflow_id}}.bin", base64.b64encode(b"\xff{{output}}").decode(), base64=True),
     )
     writes = "; ".join(f"(echo no >> {path}) 2>/dev/null && echo wrote {path}" for path in paths[:-1])
-    one = shell(f"cat {' '.join(paths)}; {writes}; od -An -tx1 /data/wf-1.bin | head -1; test -x /tmp/run.sh", files=files)
+    one = shell(
+        f"cat {' '.join(paths)}; {writes}; od -An -tx1 /data/wf-1.bin | head -1; test -x /tmp/run.sh", files=files
+    )
     end = await sandboxed.run(one)
     assert end.exit_code == 1, "files are not executable"
     lines = (await sandboxed.text(one.key)).splitlines()
@@ -114,7 +118,9 @@ async def test_a_path_that_cannot_be_had_is_refused_with_a_sentence(sandboxed: H
 
 
 async def test_the_working_directory_is_the_root_and_writable(sandboxed: Host) -> None:
-    one = shell("pwd; echo x > tmp/x; mkdir data; echo y > data/y; cat /tmp/x /data/y; touch /etc/mine /opt/mine && echo ok")
+    one = shell(
+        "pwd; echo x > tmp/x; mkdir data; echo y > data/y; cat /tmp/x /data/y; touch /etc/mine /opt/mine && echo ok"
+    )
     await sandboxed.run(one)
     assert await sandboxed.text(one.key) == "/\nx\ny\nok"
     assert not Path("/opt/mine").exists()
@@ -128,7 +134,8 @@ async def test_what_is_the_platforms_is_not_seen(begin: Begin, folder: Path) -> 
     host = await begin(Options(engine="off", hidden=(str(home),)))
     if not host.report().sandbox.startswith("namespaces"):
         pytest.skip("this machine forbids namespaces")
-    looks = f"ls {home} {host.root} /root /home /run; cat {home}/token /etc/shadow; ls -A /tmp; find / -name host.json -not -path '/proc/*'"
+    looks = f"ls {home} {host.root} /root /home /run; cat {home}/token /etc/shadow; ls -A /tmp;"
+    looks += " find / -xdev -name host.json"
     one = shell(looks + " 2>/dev/null; true")
     await host.run(one)
     said = await host.text(one.key)
@@ -137,13 +144,14 @@ async def test_what_is_the_platforms_is_not_seen(begin: Begin, folder: Path) -> 
     assert re.search("root:.*:", said) is None
 
 
-async def test_a_hidden_folder_in_a_shown_one_is_empty(begin: Begin
-) -> None:
+async def test_a_hidden_folder_in_a_shown_one_is_empty(begin: Begin) -> None:
     hidden = Path("/usr/share/doc")
     host = await begin(Options(engine="off", hidden=(str(hidden),)))
     if not host.report().sandbox.startswith("namespaces"):
         pytest.skip("this machine forbids namespaces")
-    one = shell(f"ls -A {hidden} | wc -l; touch {hidden}/x || echo fixed; mount -o remount,rw {hidden} || umount {hidden} || echo kept")
+    one = shell(
+        f"ls -A {hidden} | wc -l; touch {hidden}/x || echo fixed; mount -o remount,rw {hidden} || umount {hidden} || echo kept"
+    )
     await host.run(one)
     said = await host.text(one.key)
     assert said.splitlines()[-1] == "kept"

@@ -105,6 +105,9 @@ def test_a_url_may_name_a_folder_or_one_object(tmp_path: Path) -> None:
     for name in ("d/x", "d/e/y"):
         store.write(name, name.encode())
     transfer.download_plain(store, "d", tmp_path / "all")
-    assert sorted(n for n, v in seen(tmp_path / "all").items() if isinstance(v, tuple) and v[0] != "folder") == ["e/y", "x"]
+    assert sorted(n for n, v in seen(tmp_path / "all").items() if isinstance(v, tuple) and v[0] != "folder") == [
+        "e/y",
+        "x",
+    ]
     transfer.download_plain(store, "d/e/y", tmp_path / "one")
     assert (tmp_path / "one/y").read_text() == "d/e/y"
