@@ -283,7 +283,8 @@ class Command:
             self.sup.forget(self.sup.log_in)
             self.sup.log_in = -1
         self.sup.log.flush()
-        self.sup.meter.ended(float(self._end_value().get("cpu", 0.0)))
+        end = self._end_value()
+        self.sup.meter.ended(float(end.get("cpu", 0.0)), int(end.get("peak", 0)))
         self.sup.meter.look_at_disk(now=True)
 
     def _end_value(self) -> dict[str, Any]:

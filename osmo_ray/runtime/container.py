@@ -99,10 +99,12 @@ class Engine:
         return found
 
     def remove(self, key: str) -> None:
-        """End and remove an attempt's container."""
-        if self.name:
-            now = ["--time", "0"] if self.name == "podman" else []
-            _run([self.name, "rm", "--force", *now, "--volumes", container_name(key)])
+        """End and remove an attempt's container. After its monitor was killed, podman needs to be told twice."""
+        now = ["--time", "0"] if self.name == "podman" else []
+        for _ in range(4 if self.name else 0):
+            if _run([self.name, "rm", "--force", *now, "--volumes", container_name(key)]) == 0:
+                return
+            time.sleep(0.1)
 
     def joins(self) -> bool:
         """Whether its containers can have addresses of the tasks' network: root's podman can enter a namespace."""
@@ -221,8 +223,9 @@ def argv(
     if sup.generation > 0 and _run([sup.job.engine, "container", "inspect", name]) == 0:
         return (sup.job.engine, *sup.job.engine_global, "start", "--attach", name)
     line = [
-        sup.job.engine, *sup.job.engine_global, "run", *sup.job.engine_run, "--name", name, "--hostname", sup.place.hostname, "--pull", "never",
-        "--security-opt", "no-new-privileges", "--pids-limit", "32768", "--cpus", str(plan.cpu),
+        sup.job.engine, *sup.job.engine_global, "run", *sup.job.engine_run, "--name", name,
+        "--hostname", sup.place.hostname, "--pull", "never", "--security-opt", "no-new-privileges",
+        "--pids-limit", "32768", "--cpus", str(plan.cpu),
         "--memory", str(plan.memory), "--memory-swap", str(plan.memory), "--workdir", "/",
         "--volume", f"{sup.folder.data_in}:{INPUT}", "--volume", f"{sup.folder.data_out}:{OUTPUT}",
     ]  # fmt: skip

@@ -241,10 +241,16 @@ def _wait_for_all(main: int, status: int, *, inside: bool, patient: bool) -> NoR
             os.waitpid(-1, 0)
     except ChildProcessError:
         pass
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    own, used = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     end = {"signal": os.WTERMSIG(result)} if os.WIFSIGNALED(result) else {"exit": os.WEXITSTATUS(result)}
-    _tell(status, {**end, "cpu": used.ru_utime + used.ru_stime})
+    _tell(status, {**end, "cpu": used.ru_utime + used.ru_stime, "peak": _peak(own, used)})
     os._exit(0)
+
+
+def _peak(own: resource.struct_rusage, used: resource.struct_rusage) -> int:
+    """Bytes of the largest process there was. A fork begins with init's own pages in its account, so less than that
+    says nothing."""
+    return used.ru_maxrss * 1024 if used.ru_maxrss > own.ru_maxrss else 0
 
 
 def _tell(status: int, value: Mapping[str, Any]) -> None:
