@@ -7,6 +7,7 @@ every key.
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -50,6 +51,8 @@ class Settings:
     """Finished workflows, their logs and intermediate data are removed after this long."""
     disk_reserve: int = 512 << 20
     """Below this much free space in `home`, new work is refused."""
+    storage_gateway: bool = False
+    """Serve a local storage folder to nodes that join, by signed URLs."""
     log_level: str = "INFO"
     sandbox: str = "auto"
     """`auto`, `process`, `container` or `none` for tasks that do not say."""
@@ -66,10 +69,9 @@ class Settings:
     def storage(self) -> str:
         return self.storage_url or (self.home / "storage").as_uri()
 
-    @property
-    def run(self) -> Path:
-        """Pid files, sockets and addresses of the running platform."""
-        return self.home / "run"
+    def environment(self) -> dict[str, str]:
+        """These settings as variables, so that a process started from here loads the same ones."""
+        return {f"OSMO_{f.name.upper()}": str(getattr(self, f.name)) for f in fields(self)}
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
@@ -112,3 +114,16 @@ def _convert(name: str, like: object, value: object) -> object:
         return type(like)(value)  # type: ignore[call-arg]
     except (TypeError, ValueError) as error:
         raise SettingsError(f"setting {name!r}: {value!r} is not a {type(like).__name__}") from error
+
+
+def gateway_key(settings: Settings) -> bytes:
+    """The secret of the storage gateway, made at the first call; empty when the gateway is off."""
+    if not settings.storage_gateway:
+        return b""
+    path = settings.home / "gateway.key"
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(32))
+    except FileExistsError:
+        pass
+    return path.read_bytes()

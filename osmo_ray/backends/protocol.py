@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from osmo_ray.spec.attempt import AttemptKey, GroupPlan, LogChunk, NodeReport, Observation
+from osmo_ray.spec.attempt import AttemptKey, GroupPlan, LogChunk, NodeReport, Observation, UsageSample
 from osmo_ray.spec.reason import Reason
 
 
@@ -54,6 +54,10 @@ class Backend(Protocol):
 
     async def logs(self, key: AttemptKey, node: str, offset: int, limit: int, wait: float) -> LogChunk:
         """Part of an attempt's log, waiting up to `wait` seconds when there is nothing new."""
+        ...
+
+    async def usage(self) -> Sequence[UsageSample]:
+        """What the running attempts use now."""
         ...
 
     async def close(self) -> None: ...

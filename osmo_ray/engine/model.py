@@ -73,6 +73,8 @@ class Group:
     """The newest barrier generation that was opened."""
     reason: Reason | None = None
     times: Times = Times()
+    index: int = 0
+    """Position in the workflow, and so in its spec."""
 
     def task(self, uuid: str) -> Task | None:
         for task in self.tasks:

@@ -9,6 +9,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from osmo_ray.objects.protocol import ObjectError
 
 _FICLONE = 0x40049409  # linux/fs.h
 _CHUNK = 1 << 20
@@ -63,3 +69,20 @@ def write_all(target: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(target, view) :]
+
+
+@contextmanager
+def open_regular(source: Path) -> Iterator[tuple[int, int]]:
+    """(file descriptor, size) of a regular file to upload. Symbolic links, pipes, devices and folders are refused
+    with a permanent `ObjectError`: what a task left behind may point anywhere, and a pipe would hang."""
+    try:
+        opened = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise ObjectError(f"cannot read {source}: {error.strerror}", permanent=True) from error
+    try:
+        found = os.fstat(opened)
+        if not stat.S_ISREG(found.st_mode):
+            raise ObjectError(f"cannot upload {source}: it is not a regular file", permanent=True)
+        yield opened, found.st_size
+    finally:
+        os.close(opened)

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from osmo_ray.objects.copying import copy, write_all
+from osmo_ray.objects.copying import copy, open_regular, write_all
 from osmo_ray.objects.keys import check_key, check_prefix
 from osmo_ray.objects.protocol import AlreadyExists, NoSuchObject, ObjectError, ObjectInfo
 
@@ -76,6 +76,11 @@ class LocalStore:
                 start, left = start + len(data), left - len(data)
         return b"".join(parts)
 
+    def open(self, key: str) -> int:
+        """A file descriptor to read the object, which stays as it is whatever is written meanwhile; to be closed."""
+        with _errors(key), self._opened(key) as opened:
+            return os.dup(opened)
+
     def write(self, key: str, source: BinaryIO | bytes) -> int:
         return self._put(key, lambda target: _pour(source, target), os.replace)
 
@@ -112,16 +117,8 @@ class LocalStore:
     def upload(self, source: Path, key: str) -> int:
         """Symbolic links, pipes and devices are refused: what a task left behind may point anywhere."""
         check_key(key)
-        try:
-            opened = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError as error:
-            raise ObjectError(f"cannot read {source}: {error.strerror}", permanent=True) from error
-        try:
-            if not stat.S_ISREG(os.fstat(opened).st_mode):
-                raise ObjectError(f"cannot upload {source}: it is not a regular file", permanent=True)
+        with open_regular(source) as (opened, _):
             return self._put(key, lambda target: copy(opened, target), os.replace)
-        finally:
-            os.close(opened)
 
     def sign(self, key: str, verb: str, ttl: float) -> str:
         raise ObjectError(

@@ -17,7 +17,7 @@ GATEWAY_SCHEMES = frozenset({"osmo+http", "osmo+https"})
 
 def open_store(url: str, **options: Any) -> ObjectStore:
     """The store at `url`: a path, `file:///path`, `s3://bucket/prefix`, `az://container/prefix`, `gs://...`,
-    `memory://name`, or `osmo+http://host:port/prefix` for a platform's storage gateway.
+    `memory://name`, or `osmo+http://host:port/prefix#token` for a platform's storage gateway.
 
     `options` go to the store: `durable` for a folder, `token` for the gateway, fsspec's storage options (`key`,
     `secret`, `client_kwargs`, `connection_string` ...) for the others. Raises a permanent `ObjectError` for a scheme
@@ -31,7 +31,8 @@ def open_store(url: str, **options: Any) -> ObjectStore:
     if scheme in GATEWAY_SCHEMES:
         from osmo_ray.objects.gateway import GatewayStore
 
-        return GatewayStore(url, **options)
+        plain, _, token = url.partition("#")
+        return GatewayStore(plain, **(options | {"token": token} if token else options))
     if scheme in FSSPEC_SCHEMES:
         from osmo_ray.objects.remote import FsspecStore
 

@@ -47,8 +47,11 @@ class ObjectStore(Protocol):
     """Bytes under keys, below one URL."""
 
     url: str
-    conditional: bool
-    """Whether `create` is atomic here."""
+
+    @property
+    def conditional(self) -> bool:
+        """Whether `create` is atomic here."""
+        ...
 
     def stat(self, key: str) -> ObjectInfo: ...
 

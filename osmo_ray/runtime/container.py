@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _ANSWER_LIMIT, _PULL_LIMIT, _REACH_LIMIT = 8.0, 1800.0, 1.5
 _REMEMBER = 600.0
+_BELIEVE = 15.0
 # Names whose value in the engine's own environment would change the engine.
 _ENGINE_NAMES = ("PATH", "HOME", "USER", "TMPDIR", "LANG", "TERM")
 _ENGINE_PREFIXES = ("XDG_", "DOCKER_", "CONTAINER", "PODMAN_", "BUILDAH_", "STORAGE_", "LD_", "GODEBUG", "NOTIFY_")
@@ -46,6 +47,7 @@ class Engine:
     """Options of `run` that they need."""
     _tried: bool = False
     _local: set[str] = field(default_factory=set)
+    _absent: dict[str, float] = field(default_factory=dict)
     _registries: dict[str, tuple[float, bool]] = field(default_factory=dict)
 
     def ready(self, root: Path) -> bool:
@@ -77,13 +79,24 @@ class Engine:
     def _has(self, image: str) -> tuple[bool, str]:
         if not self.name:
             return False, self.why
-        if image in self._local or has_image(self.name, image):
-            self._local.add(image)
+        if self._has(image):
             return True, f"{self.name} has the image"
         registry = registry_of(image)
         if self._reaches(registry):
             return True, f"{self.name} can pull the image from {registry}"
         return False, f"{self.name} has no image {image} and the registry {registry} does not answer"
+
+    def _has(self, image: str) -> bool:
+        """Asking an engine costs a tenth of a second and more, so an absence is believed for a while."""
+        if image in self._local:
+            return True
+        if time.monotonic() - self._absent.get(image, float("-inf")) < _BELIEVE:
+            return False
+        if has_image(self.name, image):
+            self._local.add(image)
+            return True
+        self._absent[image] = time.monotonic()
+        return False
 
     def _reaches(self, registry: str) -> bool:
         known = self._registries.get(registry)

@@ -124,6 +124,23 @@ class NodeHost:
             else:
                 self._take(plan)
 
+    async def drop(self, epoch: int, group_uuids: Sequence[str]) -> None:
+        """End what runs of these groups here, without burying them: their tasks run elsewhere now. Raises
+        StaleEpoch."""
+        groups = set(group_uuids)
+        await self._locked(lambda: self._drop(epoch, groups))
+
+    def _drop(self, epoch: int, groups: set[str]) -> None:
+        self._hear_epoch(epoch)
+        for entry in self.book.live():
+            if entry.job.plan.group_uuid in groups:
+                self.book.stop(entry, self.options.grace, "it is no longer part of its group")
+
+    def ended(self, key: AttemptKey) -> bool:
+        """Whether nothing more will come of this attempt here."""
+        entry = self.book.entries.get(key)
+        return entry is None or entry.final
+
     def _take(self, plan: AttemptPlan) -> None:
         mode, why, private = self._how(plan)
         entry, refusal = self.book.accept(plan, mode, why, private=private, engine=self.engine)
@@ -140,6 +157,8 @@ class NodeHost:
     def _how(self, plan: AttemptPlan) -> tuple[str, str, bool]:
         """Mode, why, and whether it gets an address of its own."""
         host = self._examined()
+        if plan.ray is not None:
+            return "none", "runs as a Ray program, outside the sandbox", False
         wants = plan.sandbox
         if self.options.sandbox == "container" and wants is Sandbox.AUTO:
             wants = Sandbox.CONTAINER

@@ -1,0 +1,1 @@
+"""Which groups start where: `plan(snapshot) -> Plan`, pure."""

@@ -177,3 +177,15 @@ class LogChunk:
     data: bytes
     next: int
     end: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UsageSample:
+    """CPU cores, bytes and GPU share of one attempt at one time."""
+
+    task_uuid: str
+    retry_id: int
+    at: float
+    cpu: float = 0.0
+    memory: float = 0.0
+    gpu: float = 0.0

@@ -9,11 +9,11 @@ from typing import Any
 
 from sqlalchemy import delete, select, text
 
-from osmo_ray.spec.attempt import NodeReport
+from osmo_ray.spec.attempt import NodeReport, UsageSample
 from osmo_ray.spec.reason import Reason
 from osmo_ray.store import rows, schema
 from osmo_ray.store.database import Database
-from osmo_ray.store.protocol import Profile, Token, UsageSample
+from osmo_ray.store.protocol import Profile, Token
 from osmo_ray.store.verbs import Bulk, Verbs
 
 NODE_MEMORY = 86400.0

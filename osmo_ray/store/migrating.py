@@ -7,6 +7,7 @@ the writer's lock, on PostgreSQL for an advisory lock. Alembic is imported only 
 from __future__ import annotations
 
 import secrets
+import threading
 from pathlib import Path
 
 from sqlalchemy import Connection, insert, inspect, select, text
@@ -16,6 +17,7 @@ from osmo_ray.store.database import Database
 from osmo_ray.store.protocol import StoreError
 
 _LOCK = 7_305_413_916_211  # any constant of ours
+_one_at_a_time = threading.Lock()  # Alembic keeps what it works on in globals
 SCRIPTS = Path(__file__).parent / "migrations"
 
 
@@ -46,12 +48,14 @@ def upgrade(connection: Connection, revision: str, sqlite: bool) -> None:
     config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
     config.attributes["connection"] = connection
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if (now := current(connection)) and now not in known:
-        raise StoreError(
-            f"the database has schema {now}, which this version does not know (its newest is {schema.REVISION}); "
-            "install the version that wrote it, or a later one",
-            permanent=True,
-        )
-    command.upgrade(config, revision)
+    for wanted in (current(connection), revision):
+        if wanted and wanted not in known:
+            raise StoreError(
+                f"schema {wanted} is not known to this version (its newest is {schema.REVISION}); "
+                "install the version that wrote it, or a later one",
+                permanent=True,
+            )
+    with _one_at_a_time:
+        command.upgrade(config, revision)
     if connection.execute(select(schema.meta).where(schema.meta.c.key == "database_id")).first() is None:
         connection.execute(insert(schema.meta).values(key="database_id", value=secrets.token_hex(16)))

@@ -223,7 +223,7 @@ def task(row: Sequence[Any]) -> Task:
 
 def group(row: Sequence[Any], members: tuple[Task, ...]) -> Group:
     """From the columns of `GROUP`."""
-    _, _, name, uuid, upstream, downstream, status, pending, barrier, released, reason, *times = row
+    _, index, name, uuid, upstream, downstream, status, pending, barrier, released, reason, *times = row
     return Group(
         name=name,
         uuid=uuid,
@@ -236,6 +236,7 @@ def group(row: Sequence[Any], members: tuple[Task, ...]) -> Group:
         released=released,
         reason=_read_reason(reason),
         times=Times(*times),
+        index=index,
     )
 
 

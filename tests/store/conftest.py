@@ -8,17 +8,21 @@ from pathlib import Path
 import pytest
 
 from osmo_ray.store.sql import SqlStore
-from tests.fixtures_postgres import postgres_server
+from tests.fixtures_postgres import PostgresServer, fragile_postgres, postgres_server
 
-__all__ = ["postgres_server"]
+__all__ = ["fragile_postgres", "postgres_server"]
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """An empty database."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'state' / 'osmo.db'}"
-    return str(request.getfixturevalue("postgres_server").database())
+        yield f"sqlite:///{tmp_path / 'state' / 'osmo.db'}"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    made = server.database()
+    yield made
+    server.drop(made)
 
 
 @pytest.fixture

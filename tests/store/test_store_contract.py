@@ -10,7 +10,7 @@ from store_making import S, admitted, finish, move, put, spec, submit, with_task
 
 from osmo_ray.engine.model import ApplyGroup, Decision, DeleteGroup, Record, Task, Times
 from osmo_ray.engine.status import WorkflowStatus
-from osmo_ray.spec.attempt import NodeReport
+from osmo_ray.spec.attempt import NodeReport, UsageSample
 from osmo_ray.spec.model import Priority, ResourceSpec
 from osmo_ray.spec.reason import Reason
 from osmo_ray.store.protocol import (
@@ -20,7 +20,6 @@ from osmo_ray.store.protocol import (
     TaskQuery,
     Texts,
     Token,
-    UsageSample,
     WorkflowQuery,
 )
 from osmo_ray.store.sql import SqlStore

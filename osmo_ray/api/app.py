@@ -1,0 +1,129 @@
+"""The application as Ray Serve hosts it: `osmo_ray.api.app:build` is the import path of production.
+
+A replica reads the settings of its environment, opens the doors they describe, and keeps no state. With an embedded
+database replicas are held on the head, where its file is. Logs of running tasks come from the agents of their nodes,
+which every replica finds by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from fastapi import FastAPI
+from ray import serve
+from ray.exceptions import RayError
+
+from osmo_ray import settings as settings_room
+from osmo_ray.api import application
+from osmo_ray.api.services import Part, Services
+from osmo_ray.backends.protocol import BackendUnavailable
+from osmo_ray.backends.ray import names
+from osmo_ray.objects import open_store
+from osmo_ray.providers.template import ProcessRenderer
+from osmo_ray.runtime.logs import stored_log
+from osmo_ray.settings import Settings, gateway_key
+from osmo_ray.spec.attempt import AttemptKey, LogChunk
+from osmo_ray.store.sql import SqlStore
+
+_CALL = 10.0
+"""Seconds that an agent or the controller may take beyond what it was asked to wait."""
+
+
+def build(args: Mapping[str, str]) -> serve.Application:
+    """The Serve application. `args` may hold `replicas`, a number, for databases that allow more than one."""
+    settings = settings_room.load()
+    embedded = settings.database.startswith("sqlite")
+    deployment = serve.deployment(
+        name="api",
+        num_replicas=1 if embedded else int(args.get("replicas", "1")),
+        max_ongoing_requests=1000,
+        graceful_shutdown_timeout_s=5,
+        health_check_period_s=5,
+        ray_actor_options={"num_cpus": 0, "resources": {"node:__internal_head__": 0.001} if embedded else {}},
+    )
+    return deployment(serve.ingress(_application)(Api)).bind()
+
+
+class Api:
+    """What Serve puts the routes on; it has none of its own."""
+
+
+def _application() -> FastAPI:
+    return application.build(services_from(settings_room.load()))
+
+
+def services_from(settings: Settings) -> Services:
+    """The doors of a platform whose controller and agents run in the Ray cluster of this process."""
+    objects = open_store(settings.storage)
+
+    def stored(workflow_uuid: str, key: AttemptKey, offset: int, limit: int) -> LogChunk:
+        return stored_log(objects, workflow_uuid, key, offset, limit)
+
+    return Services(
+        store=SqlStore(settings.database, disk_reserve=settings.disk_reserve),
+        settings=settings,
+        objects=objects,
+        live_logs=AgentLogs(),
+        stored_logs=stored,
+        renderer=ProcessRenderer(),
+        wake=wake_controller,
+        parts=platform_parts,
+        figures=controller_figures,
+        gateway_key=gateway_key(settings),
+    )
+
+
+class AgentLogs:
+    """Logs of running attempts, asked of the agents on their nodes."""
+
+    def __init__(self) -> None:
+        self._agents: dict[str, Any] = {}
+
+    async def logs(self, key: AttemptKey, node: str, offset: int, limit: int, wait: float) -> LogChunk:
+        """Part of a log. Raises `BackendUnavailable` when the agent cannot be asked now."""
+        try:
+            if node not in self._agents:
+                found = await asyncio.to_thread(ray.get_actor, names.agent(node), names.NAMESPACE)
+                self._agents[node] = found
+            call = self._agents[node].logs.remote(key, offset, limit, wait)
+            chunk: LogChunk = await asyncio.wait_for(call, wait + _CALL)
+            return chunk
+        except (RayError, ValueError, TimeoutError, KeyError, FileNotFoundError) as error:
+            self._agents.pop(node, None)
+            raise BackendUnavailable(f"node {node} cannot be asked for logs: {error}") from error
+
+
+def wake_controller() -> None:
+    """Tell the controller that something was committed; it looks by itself a moment later anyway."""
+    try:
+        ray.get_actor(names.CONTROLLER, names.NAMESPACE).wake.remote()
+    except (RayError, ValueError):
+        return
+
+
+async def controller_figures() -> Mapping[str, float]:
+    """The controller's counters and sizes; nothing when it does not answer."""
+    try:
+        actor = await asyncio.to_thread(ray.get_actor, names.CONTROLLER, names.NAMESPACE)
+        health = await asyncio.wait_for(actor.health.remote(), _CALL)
+    except (RayError, ValueError, TimeoutError):
+        return {}
+    return {**health.counts, "live_workflows": health.live, "nodes": health.nodes, "epoch": health.epoch}
+
+
+async def platform_parts() -> Mapping[str, Part]:
+    """The controller and what it sees."""
+    try:
+        actor = await asyncio.to_thread(ray.get_actor, names.CONTROLLER, names.NAMESPACE)
+        health = await asyncio.wait_for(actor.health.remote(), _CALL)
+    except (RayError, ValueError, TimeoutError) as error:
+        return {"controller": Part(False, f"does not answer: {type(error).__name__}")}
+    role = f"leads (epoch {health.epoch})" if health.leading else "does not lead yet"
+    text = f"{role}, {health.live} unfinished workflows, pid {health.pid}"
+    return {
+        "controller": Part(bool(health.leading), text),
+        "nodes": Part(health.nodes > 0, f"{health.nodes} alive"),
+    }

@@ -1,0 +1,222 @@
+"""What happens to every request before its route: who asks, how much they send, how old their client is, metrics.
+
+Pure ASGI, because a middleware that wraps responses would hold back streams. The only place where a request gets its
+caller: a bearer token of the store, or, on a platform that listens on loopback alone, whoever asks from loopback by
+a loopback name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import getpass
+import hashlib
+import ipaddress
+import json
+import re
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import HTTPException
+
+from osmo_ray.api.errors import body
+from osmo_ray.api.metrics import Metrics
+from osmo_ray.api.services import Services
+from osmo_ray.objects.gateway import ROUTE
+from osmo_ray.store.protocol import StoreError, Token
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+MAX_BODY = 24 << 20
+"""Bytes of one request: a file of the largest size, twice (as written and as rendered)."""
+LATEST_CLIENT = (6, 0, 0)
+"""Clients of the original that are older are told so."""
+OPEN = frozenset(
+    {"/api/version", "/api/router/version", "/client/version", "/api/auth/login", "/health", "/ready", "/favicon.ico"}
+)
+_VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)(?:\.[A-Za-z0-9]+)?")
+_USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,127}")
+_HOST = re.compile(r"(\[[0-9a-fA-F:]+\]|[^:\[\]]+)(?::\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. `how` is `token`, `development`, or empty on paths that are open to all."""
+
+    user: str = ""
+    roles: tuple[str, ...] = ()
+    how: str = ""
+    token: Token | None = None
+
+
+class Refused(Exception):
+    """No entry, with a status and a sentence."""
+
+    def __init__(self, status: int, message: str, code: str = "USER") -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+class Gate:
+    """The one door into the application."""
+
+    def __init__(self, app: App, services: Services, metrics: Metrics) -> None:
+        self._app, self._services, self._metrics = app, services, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._other(scope, receive, send)
+            return
+        begin = time.perf_counter()
+        status = 500
+
+        async def watch(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), *warning]
+            await send(message)
+
+        warning: list[tuple[bytes, bytes]] = []
+        try:
+            headers = _headers(scope)
+            warning += check_version(scope["path"], headers)
+            scope["caller"] = await self._caller(scope, headers)
+            streamed = scope["path"].startswith(ROUTE)
+            await self._app(scope, receive if streamed else _limited(receive, headers), watch)
+        except Refused as error:
+            warning.append((b"connection", b"close"))
+            await _answer(watch, error)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            self._metrics.request(scope["method"], route, status, time.perf_counter() - begin)
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        await self._app(scope, receive, send)
+
+    async def _caller(self, scope: Scope, headers: dict[str, str]) -> Caller:
+        secret = _bearer(headers)
+        if secret and not scope["path"].startswith(ROUTE):
+            return await self._by_token(secret)
+        if scope["path"] in OPEN or scope["path"].startswith(ROUTE):
+            return Caller()  # the storage gateway's own tokens say what each request may do
+        reason = not_development(scope, headers, self._services.settings.host)
+        if reason:
+            raise Refused(401, f"Log in first (osmo login URL --method token): {reason}.")
+        user = headers.get("x-osmo-user", "")
+        if user and not _USER.fullmatch(user):
+            raise Refused(400, "x-osmo-user is not a user's name.")
+        return Caller(user or system_user(), ("osmo-admin",), "development")
+
+    async def _by_token(self, secret: str) -> Caller:
+        digest = hashlib.sha256(secret.encode()).hexdigest()
+        try:
+            token = await asyncio.to_thread(self._services.store.token, digest)
+        except StoreError as error:
+            raise Refused(503, f"The database does not answer: {error}", "DATABASE") from None
+        if token is None or token.expires <= self._services.clock():
+            raise Refused(401, "The access token is unknown or has expired; log in again.")
+        return Caller(token.user, token.roles, "token", token)
+
+
+def system_user() -> str:
+    """The operating system's name of whoever runs the platform."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "user"
+
+
+def not_development(scope: Scope, headers: dict[str, str], listen: str) -> str:
+    """Why this request is no development login, or an empty string. Peer, name and origin must all be loopback, so
+    that neither another host, nor a proxy, nor a web page that plays with names gets in."""
+    if not is_loopback(listen):
+        return "this platform listens beyond loopback and wants an access token"
+    peer = scope.get("client")
+    if not peer or not is_loopback(str(peer[0])):
+        return "only this host may come without an access token"
+    if "forwarded" in headers or "x-forwarded-for" in headers:
+        return "a proxy sent this request"
+    host = _HOST.fullmatch(headers.get("host", ""))
+    if host is None or not is_loopback(host[1].strip("[]")):
+        return f"the name {headers.get('host', '')!r} is not one of this host's loopback"
+    origin = headers.get("origin")
+    if origin is not None and origin != f"{scope.get('scheme', 'http')}://{headers.get('host', '')}":
+        return f"a page of {origin!r} sent this request"
+    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        return "a page of another site sent this request"
+    return ""
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a host name or address is loopback; no name is looked up."""
+    if name.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def check_version(path: str, headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    """Headers that warn an old client. Raises `Refused` for a version that is none."""
+    text = headers.get("x-osmo-client-version")
+    if text is None or path.startswith("/client/"):
+        return []
+    match = _VERSION.fullmatch(text)
+    if match is None:
+        raise Refused(400, f"The client version {text[:40]!r} is not of the form N.N.N.", "OSMO_ERROR")
+    if tuple(int(n) for n in match.groups()) >= LATEST_CLIENT:
+        return []
+    latest = ".".join(map(str, LATEST_CLIENT))
+    told = f"WARNING: client {text} is older than {latest}, which this service speaks; please update it."
+    return [
+        (b"x-osmo-warning", base64.b64encode(told.encode())),
+        (b"x-osmo-service-version", latest.encode()),
+    ]
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def _bearer(headers: dict[str, str]) -> str:
+    kind, _, secret = headers.get("authorization", "").partition(" ")
+    if kind.lower() == "bearer":
+        return secret.strip()
+    return headers.get("x-osmo-auth", "")
+
+
+def _limited(receive: Receive, headers: dict[str, str]) -> Receive:
+    length = headers.get("content-length", "")
+    if length.isdigit() and int(length) > MAX_BODY:
+        raise Refused(413, f"The request has more than {MAX_BODY >> 20} MiB.")
+    seen = 0
+
+    async def count() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > MAX_BODY:  # raised inside the route, where only this kind goes through unchanged
+            raise HTTPException(413, f"The request has more than {MAX_BODY >> 20} MiB.")
+        return message
+
+    return count
+
+
+async def _answer(send: Send, error: Refused) -> None:
+    data = json.dumps(body(str(error), error.code)).encode()
+    head = [(b"content-type", b"application/json"), (b"content-length", str(len(data)).encode())]
+    if error.status == 401:
+        head.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "http.response.start", "status": error.status, "headers": head})
+    await send({"type": "http.response.body", "body": data})

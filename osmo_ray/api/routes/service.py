@@ -1,0 +1,94 @@
+"""The service itself: version, health, metrics, how to log in."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+
+from osmo_ray import __version__
+from osmo_ray.api.metrics import Metrics
+from osmo_ray.api.services import Part, Services
+from osmo_ray.store.protocol import StoreError, WorkflowQuery
+
+NODE_SILENT = 120.0
+"""Seconds after which a node that nobody heard of counts as gone."""
+
+
+def version() -> dict[str, str]:
+    """The four fields clients expect, all text."""
+    major, minor, revision = [*__version__.split("+")[0].split("."), "0", "0"][:3]
+    return {"major": major, "minor": minor, "revision": revision, "hash": ""}
+
+
+def routes(services: Services, metrics: Metrics) -> APIRouter:
+    router = APIRouter(tags=["service"])
+
+    @router.get("/api/version")
+    @router.get("/api/router/version")
+    async def read_version() -> dict[str, str]:
+        return version()
+
+    @router.get("/client/version")
+    async def client_version() -> PlainTextResponse:
+        return PlainTextResponse(__version__)
+
+    @router.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "OK"}
+
+    @router.get("/ready")
+    async def ready() -> Response:
+        parts = {"api": Part(True, f"answers, version {__version__}"), **await services.parts()}
+        try:
+            await asyncio.to_thread(services.store.ping)
+        except StoreError as error:
+            parts["database"] = Part(False, str(error))
+        well = all(part.healthy for part in parts.values())
+        shown = {"ready": well, "parts": {name: asdict(part) for name, part in parts.items()}}
+        return JSONResponse(shown, 200 if well else 503)
+
+    @router.get("/metrics")
+    async def read_metrics() -> Response:
+        now = services.clock()
+        reports = await asyncio.to_thread(services.store.nodes)
+        alive = [report.alive and now - at < NODE_SILENT for _, at, report in reports]
+        nodes = {"alive": sum(alive), "silent": len(alive) - sum(alive)}
+        counts = await asyncio.to_thread(services.store.count_by_status)
+        text = metrics.text(counts, nodes, await services.figures())
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @router.get("/api/auth/login")
+    async def login() -> dict[str, str | None]:
+        fields = ("device_endpoint", "device_client_id", "browser_endpoint", "browser_client_id")
+        return dict.fromkeys((*fields, "token_endpoint", "logout_endpoint"), None)
+
+    @router.get("/api/tag")
+    async def tags() -> dict[str, list[str]]:
+        return {"tags": []}
+
+    @router.get("/api/plugins/configs")
+    async def plugins() -> dict[str, dict[str, object]]:
+        return {
+            "rsync": {
+                "enabled": False,
+                "enable_telemetry": False,
+                "read_bandwidth_limit": 2_621_440,
+                "write_bandwidth_limit": 2_621_440,
+                "allowed_paths": {},
+                "daemon_debounce_delay": 30.0,
+                "daemon_poll_interval": 120.0,
+                "daemon_reconcile_interval": 60.0,
+                "client_upload_rate_limit": 2_621_440,
+            }
+        }
+
+    @router.get("/api/users")
+    def users() -> list[str]:
+        begin = services.clock() - 90 * 86400
+        rows, _ = services.store.list_workflows(WorkflowQuery(submitted_after=begin, limit=1000, descending=True))
+        return sorted({row.user for row in rows})
+
+    return router

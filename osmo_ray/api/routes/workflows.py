@@ -1,0 +1,127 @@
+"""Workflows: submit, list, look at, cancel, tag."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.responses import PlainTextResponse, Response
+
+from osmo_ray.api import cancel
+from osmo_ray.api.errors import ApiError
+from osmo_ray.api.routes.common import Base, User
+from osmo_ray.api.services import Services
+from osmo_ray.api.shapes import Named, Submission, Submitted, WorkflowList, WorkflowView, moment
+from osmo_ray.api.submission import Order, submit
+from osmo_ray.api.views import entry, workflow_view
+from osmo_ray.engine.model import Task
+from osmo_ray.store.protocol import WorkflowQuery
+
+MAX_PAGE = 1000
+Many = Annotated[list[str] | None, Query()]
+
+
+def parse_moment(name: str, text: str | None) -> float | None:
+    """A time of a query. Raises `ApiError`."""
+    try:
+        return moment(text)
+    except ValueError:
+        raise ApiError(f"{name}: {text!r} is not a time; write for example 2026-01-31T12:00:00 (UTC).") from None
+
+
+def page(offset: int, limit: int, most: int = MAX_PAGE) -> None:
+    """Raises `ApiError` for a page that cannot be."""
+    if offset < 0 or limit < 1 or limit > most:
+        raise ApiError(f"limit must be 1 to {most} and offset not negative.")
+
+
+def routes(services: Services) -> APIRouter:
+    router = APIRouter(tags=["workflow"])
+    store = services.store
+
+    @router.post("/api/pool/{pool}/workflow")
+    def submit_workflow(
+        pool: str,
+        user: User,
+        links: Base,
+        body: Submission | None = None,
+        workflow_id: str | None = None,
+        app_uuid: str | None = None,
+        app_version: int | None = None,
+        dry_run: bool = False,
+        validation_only: bool = False,
+        priority: str = "NORMAL",
+        env_vars: Many = None,
+    ) -> Submitted:
+        environment = tuple(env_vars or ())
+        order = Order(
+            pool, user.user, body, workflow_id or "", dry_run, validation_only, priority or "NORMAL", environment
+        )
+        return submit(services, order, links)
+
+    @router.get("/api/workflow")
+    def list_workflows(
+        user: User,
+        links: Base,
+        users: Many = None,
+        name: str = "",
+        statuses: Many = None,
+        offset: int = 0,
+        limit: int = 20,
+        order: str = "ASC",
+        all_users: bool = False,
+        pools: Many = None,
+        all_pools: bool = False,
+        submitted_before: str | None = None,
+        submitted_after: str | None = None,
+        tags: Many = None,
+        app: str | None = None,
+        priority: Many = None,
+    ) -> WorkflowList:
+        page(offset, limit)
+        query = WorkflowQuery(
+            users=users or ([] if all_users else [user.user]),
+            name=name or "",
+            statuses=statuses or (),
+            pools=pools or ([] if all_pools else [store.profile(user.user).pool or services.settings.pool]),
+            priorities=[p.upper() for p in priority or ()],
+            tags=tags or (),
+            submitted_before=parse_moment("submitted_before", submitted_before),
+            submitted_after=parse_moment("submitted_after", submitted_after),
+            offset=offset,
+            limit=limit,
+            descending=order.upper() == "DESC",
+        )
+        rows, more = ([], False) if app else store.list_workflows(query)
+        now = services.clock()
+        return WorkflowList(workflows=[entry(row, links, now) for row in rows], more_entries=more)
+
+    @router.get("/api/workflow/{name}")
+    def query_workflow(name: str, links: Base, skip_groups: bool = False, verbose: bool = False) -> WorkflowView:
+        workflow = cancel.find(services, name)
+        attempts: dict[str, list[Task]] = defaultdict(list)
+        if verbose:
+            for row in store.attempts(workflow.uuid):
+                attempts[row.task.uuid].append(row.task)
+        view = workflow_view(workflow, store.texts(workflow.uuid).tags, attempts, links, services.clock())
+        return view.model_copy(update={"groups": []}) if skip_groups else view
+
+    @router.get("/api/workflow/{name}/spec")
+    def read_spec(name: str, use_template: bool = False) -> Response:
+        texts = store.texts(cancel.find(services, name).uuid)
+        text = texts.template if use_template and texts.template else texts.rendered
+        return PlainTextResponse(text, media_type="application/yaml")
+
+    @router.post("/api/workflow/{name}/cancel")
+    def cancel_workflow(name: str, user: User, message: str | None = None, force: bool = False) -> Named:
+        return Named(name=cancel.cancel(services, name, user.user, message or "", force))
+
+    @router.post("/api/workflow/{name}/tag")
+    def tag_workflow(name: str, add: Many = None, remove: Many = None) -> None:
+        for tag in add or ():
+            if not tag or len(tag) > 64:
+                raise ApiError(f"{tag[:80]!r} is not a tag: 1 to 64 characters.")
+        store.tag(cancel.find(services, name).uuid, add or (), remove or ())
+
+    return router

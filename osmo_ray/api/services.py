@@ -1,0 +1,80 @@
+"""What the API needs from the rest of the house, as one frozen value.
+
+The application holds no state of its own: every replica that gets the same doors answers the same.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from osmo_ray.objects.protocol import ObjectStore
+from osmo_ray.providers.template import Renderer
+from osmo_ray.settings import Settings
+from osmo_ray.spec.attempt import AttemptKey, LogChunk
+from osmo_ray.store.protocol import Store
+
+
+class LiveLogs(Protocol):
+    """Logs of attempts whose node still knows them; every `Backend` is one."""
+
+    async def logs(self, key: AttemptKey, node: str, offset: int, limit: int, wait: float) -> LogChunk:
+        """Bytes from `offset`, waiting up to `wait` seconds when there is nothing new. Raises
+        `BackendUnavailable` when the node cannot be asked now."""
+        ...
+
+
+class StoredLogs(Protocol):
+    """Logs that were shipped to the object store; offsets are those of the live log."""
+
+    def __call__(self, workflow_uuid: str, key: AttemptKey, offset: int, limit: int) -> LogChunk:
+        """Bytes from `offset`; empty and no end where nothing was shipped yet."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """How one part of the platform is, for `/ready` and `osmo status`."""
+
+    healthy: bool
+    text: str
+
+
+def _fresh_id() -> str:
+    return uuid.uuid4().hex
+
+
+def _nothing() -> None:
+    return None
+
+
+async def _no_parts() -> Mapping[str, Part]:
+    return {}
+
+
+async def _no_figures() -> Mapping[str, float]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Services:
+    """The doors of one platform. `wake` is called after a commit, best effort; `new_id` gives 32 hex digits."""
+
+    store: Store
+    settings: Settings
+    objects: ObjectStore
+    live_logs: LiveLogs
+    stored_logs: StoredLogs
+    renderer: Renderer
+    wake: Callable[[], None] = _nothing
+    parts: Callable[[], Awaitable[Mapping[str, Part]]] = _no_parts
+    """Health of what stands beside the API; the platform is ready when all of it is healthy."""
+    figures: Callable[[], Awaitable[Mapping[str, float]]] = _no_figures
+    """Figures of the controller for `/metrics`, by name; empty when it does not answer."""
+    gateway_key: bytes = b""
+    """Secret of the storage gateway; empty: there is none."""
+    clock: Callable[[], float] = time.time
+    new_id: Callable[[], str] = _fresh_id

@@ -1,0 +1,167 @@
+"""A submission, step by step, in the order in which clients expect mistakes to be found.
+
+Pool, template and YAML first; a dry run ends there. Then the strict reading, the environment, the limits, the tasks
+of other workflows; a validation ends there. What is left is admitted and stored in one transaction, before the
+client hears of it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from dataclasses import dataclass
+
+import yaml
+
+from osmo_ray.api.errors import ApiError, not_found
+from osmo_ray.api.services import Services
+from osmo_ray.api.shapes import Submission, Submitted
+from osmo_ray.api.views import Links
+from osmo_ray.engine.admit import admit
+from osmo_ray.engine.model import Decision
+from osmo_ray.providers.template import prepare
+from osmo_ray.spec.dump import to_yaml
+from osmo_ray.spec.model import Priority, TaskInput, WorkflowSpec
+from osmo_ray.spec.quantity import show_bytes
+from osmo_ray.spec.reader import read, spread_environment
+from osmo_ray.spec.template import overlay_environment
+from osmo_ray.store.protocol import Texts
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a client asked for."""
+
+    pool: str
+    user: str
+    body: Submission | None = None
+    resubmit: str = ""
+    dry_run: bool = False
+    validation_only: bool = False
+    priority: str = "NORMAL"
+    environment: tuple[str, ...] = ()
+
+
+def submit(services: Services, order: Order, links: Links) -> Submitted:
+    """Carry out an order. Raises `ApiError` and `SpecError`; nothing is left behind then."""
+    check_pool(services, order.pool)
+    priority = _priority(order.priority)
+    if (order.body is None) == (not order.resubmit):
+        raise ApiError("Send either a workflow file or a workflow_id, not both and not neither.", "USAGE")
+    if order.dry_run and order.body is not None:
+        return _dry_run(services, order.body)
+    spec, template, parent = _read(services, order)
+    spec = spread_environment(spec, overlay_environment(order.environment))
+    _limits(services, spec)
+    _previous(services, spec)
+    if order.validation_only:
+        return Submitted(name=spec.name, logs="Workflow validation succeeded.")
+    _disk(services)
+    name = _store(services, order, spec, Texts(to_yaml(spec), template), priority, parent)
+    return Submitted(
+        name=name,
+        overview=links.overview(name),
+        logs=links.logs(name),
+        spec=links.api(name, "spec"),
+        dashboard_url=links.overview(name),
+    )
+
+
+def check_pool(services: Services, pool: str) -> None:
+    """Raises `ApiError` for a pool that does not exist."""
+    known = services.settings.pool
+    if pool != known:
+        raise ApiError(f"There is no pool {pool!r}; pools: {known}.", "USER")
+
+
+def _priority(text: str) -> Priority:
+    try:
+        return Priority(text.upper())
+    except ValueError:
+        raise ApiError(f"There is no priority {text!r}; priorities: HIGH, NORMAL, LOW.", "USER") from None
+
+
+def _dry_run(services: Services, body: Submission) -> Submitted:
+    done = prepare(body.file, body.set_variables, body.set_string_variables, services.renderer)
+    try:
+        section = yaml.safe_load(done.rendered.text)["workflow"]
+        name = str(section["name"])
+    except (yaml.YAMLError, KeyError, TypeError, ValueError):
+        done.read()
+        name = ""
+    return Submitted(name=name, spec=done.rendered.text)
+
+
+def _read(services: Services, order: Order) -> tuple[WorkflowSpec, str, str]:
+    """The spec, the text as the user wrote it, and the workflow that it repeats."""
+    if order.body is None:
+        old = services.store.find(order.resubmit)
+        if old is None:
+            raise not_found(order.resubmit)
+        texts = services.store.texts(old.uuid)
+        return read(texts.rendered), texts.template, old.id
+    body = order.body
+    done = prepare(body.file, body.set_variables, body.set_string_variables, services.renderer)
+    return done.read(), body.uploaded_templated_spec or body.file, ""
+
+
+def _limits(services: Services, spec: WorkflowSpec) -> None:
+    tasks = sum(len(g.tasks) for g in spec.groups)
+    most = services.settings.max_tasks
+    if tasks > most:
+        raise ApiError(f"The workflow has {tasks} tasks, at most {most} are allowed (setting max_tasks).", "USAGE")
+
+
+def _previous(services: Services, spec: WorkflowSpec) -> None:
+    """Tasks of other workflows must exist and have finished, whatever their end."""
+    wanted = {(i.workflow, i.task) for g in spec.groups for t in g.tasks for i in t.inputs if isinstance(i, TaskInput)}
+    for workflow, name in sorted(w for w in wanted if w[0]):
+        found = services.store.find(workflow)
+        if found is None:
+            raise ApiError(f"Input {workflow}:{name}: there is no workflow {workflow}.", "USAGE")
+        task = next((t for g in found.groups for t in g.tasks if t.name == name), None)
+        if task is None:
+            raise ApiError(f"Input {workflow}:{name}: workflow {workflow} has no task {name}.", "USAGE")
+        if not task.status.finished:
+            raise ApiError(f"Input {workflow}:{name}: that task is {task.status.value}, not finished.", "USAGE")
+
+
+def _disk(services: Services) -> None:
+    """New work is refused before the disk is full, so that what runs can end well."""
+    try:
+        free = shutil.disk_usage(services.settings.home).free
+    except OSError:
+        return
+    need = services.settings.disk_reserve
+    if free < need:
+        message = f"The platform's disk has {show_bytes(free)} left, less than its reserve of {show_bytes(need)}"
+        raise ApiError(f"{message}; remove old workflows (osmo workflow delete ID) or free space.", "SUBMISSION", 507)
+
+
+def _store(services: Services, order: Order, spec: WorkflowSpec, texts: Texts, priority: Priority, parent: str) -> str:
+    settings, now = services.settings, services.clock()
+    uuid = services.new_id()
+
+    def build(name: str) -> Decision:
+        return admit(
+            spec,
+            id=name,
+            uuid=uuid,
+            uuids=(services.new_id() for _ in itertools.count()),
+            user=order.user,
+            pool=order.pool,
+            backend=settings.backend,
+            priority=priority,
+            now=now,
+            exec_timeout=_capped(spec.timeout.exec_timeout, settings.exec_timeout),
+            queue_timeout=_capped(spec.timeout.queue_timeout, settings.queue_timeout),
+            parent=parent,
+        )
+
+    name = services.store.submit(spec.name, build, texts).id
+    services.wake()
+    return name
+
+
+def _capped(asked: float | None, most: float) -> float:
+    return min(asked or most, most)

@@ -1,0 +1,133 @@
+"""The agent of one Ray node: a `NodeHost` behind a detached, async actor.
+
+It owns no state that matters: the spool on the node's disk does. When Ray restarts it (or a new one comes up on the
+same host) it adopts what the spool holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import ray
+
+from osmo_ray.backends.ray.programs import Cluster, Programs
+from osmo_ray.runtime import NodeHost
+from osmo_ray.runtime.options import Options
+from osmo_ray.spec.attempt import (
+    AttemptKey,
+    AttemptPlan,
+    LogChunk,
+    NodeReport,
+    Observation,
+    Phase,
+    UsageSample,
+)
+from osmo_ray.spec.reason import Reason
+
+_NO_STORAGE = Reason(
+    "StorageUnreachable",
+    "this node cannot reach the platform's storage, a folder on the head",
+    next_command="osmo up --storage-gateway",
+)
+_COMPANY = 0.1
+_URGENT = (Phase.READY, Phase.FINISHED, Phase.LOST)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """What every agent of a platform is told. `home` is where the spool lies on the head; other hosts have their
+    own `~/.osmo`. `remote_storage_url` is what nodes use that cannot reach `storage_url` (a local folder)."""
+
+    home: Path
+    storage_url: str
+    remote_storage_url: str = ""
+    head: str = ""
+    cluster: Cluster = Cluster("", "")
+    options: Options = field(default_factory=Options)
+    platform_id: str = ""
+
+
+class NodeAgent:
+    """One per node; every method is safe to call again."""
+
+    def __init__(self, settings: AgentSettings, node: str, address: str, backend_id: str) -> None:
+        self._backend_id = backend_id
+        self._lease = settings.options.lease
+        on_head = node == settings.head
+        home = settings.home if on_head else Path.home() / ".osmo"
+        storage = settings.storage_url if on_head else settings.remote_storage_url
+        self._unreachable = not storage
+        root = home / "nodes" / node
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._host = NodeHost(root, node, address, storage, settings.options)
+        self._programs = Programs(root, settings.cluster)
+        self._started: asyncio.Task[None] | None = None
+
+    async def _ready(self) -> NodeHost:
+        """The host, started once, however many calls come first."""
+        if self._started is None:
+            self._started = asyncio.ensure_future(self._host.start())
+        await asyncio.shield(self._started)
+        return self._host
+
+    async def report(self) -> NodeReport:
+        host = await self._ready()
+        report = replace(host.report(), backend_id=self._backend_id)
+        if self._unreachable:
+            return replace(report, alive=False, reasons=(*report.reasons, _NO_STORAGE))
+        return report
+
+    async def apply(self, epoch: int, attempts: Sequence[AttemptPlan], groups: Sequence[str]) -> None:
+        """Run exactly these attempts of these groups on this node."""
+        host = await self._ready()
+        host.renew(self._lease)
+        await host.apply(epoch, [self._programs.wrap(a) if a.ray is not None else a for a in attempts])
+        here = {a.group_uuid for a in attempts}
+        if elsewhere := [g for g in groups if g not in here]:
+            await host.drop(epoch, elsewhere)
+
+    async def delete(self, epoch: int, groups: Sequence[str], grace: float) -> None:
+        host = await self._ready()
+        await host.delete(epoch, groups, grace)
+
+    async def attempts(self) -> Sequence[Observation]:
+        return self._programs.translate(await (await self._ready()).attempts())
+
+    async def observe(self, wait: float) -> Sequence[Observation]:
+        """News since the last call; each call also tells the tasks that a controller is alive."""
+        host = await self._ready()
+        host.renew(self._lease)
+        seen = list(await host.observe(wait))
+        # Ends and barriers are told at once; what only informs waits a moment for company, because each answer costs
+        # the controller a transaction.
+        until = time.monotonic() + _COMPANY
+        while seen and not any(o.phase in _URGENT for o in seen) and (left := until - time.monotonic()) > 0:
+            seen += await host.observe(left)
+        return self._programs.translate(seen)
+
+    async def attempt(self, key: AttemptKey) -> None:
+        """Returns when the attempt has ended: one call per attempt, named after it, is how Ray's dashboard comes to
+        show what runs."""
+        host = await self._ready()
+        while not host.ended(key):
+            await asyncio.sleep(1.0)
+
+    async def settle(self, keys: Sequence[AttemptKey]) -> None:
+        await (await self._ready()).settle(keys)
+
+    async def logs(self, key: AttemptKey, offset: int, limit: int, wait: float) -> LogChunk:
+        return await (await self._ready()).logs(key, offset, limit, wait)
+
+    async def usage(self) -> Sequence[UsageSample]:
+        taken = await (await self._ready()).usage()
+        return [UsageSample(s.key.task_uuid, s.key.retry_id, s.at, s.cpu, s.memory, s.gpu) for s in taken]
+
+    async def close(self) -> None:
+        await (await self._ready()).close()
+
+
+RemoteAgent = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=10_000)(NodeAgent)

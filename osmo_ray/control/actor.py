@@ -1,0 +1,107 @@
+"""The controller as a detached Ray actor: Ray restarts it, and it comes back knowing only what the store knows.
+
+The loops run on an event loop of their own in a thread, so that a slow call into Ray's client never keeps the actor
+from answering, and a restart needs nothing but the constructor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+import uuid
+from dataclasses import dataclass, field
+
+import ray
+
+from osmo_ray.backends.ray.agent import AgentSettings
+from osmo_ray.backends.ray.backend import RayBackend
+from osmo_ray.control.controller import Controller, ControlSettings
+from osmo_ray.engine.events import Policy
+from osmo_ray.engine.plans import PoolRules
+from osmo_ray.logs import configure
+from osmo_ray.objects import open_store
+from osmo_ray.store.sql import SqlStore
+
+
+@dataclass(frozen=True, slots=True)
+class ActorSettings:
+    """All that a controller of a platform is made of."""
+
+    database: str
+    storage: str
+    backend: str
+    agents: AgentSettings
+    control: ControlSettings = field(default_factory=ControlSettings)
+    policy: Policy = field(default_factory=Policy)
+    rules: PoolRules = field(default_factory=PoolRules)
+    log_level: str = "INFO"
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerHealth:
+    """What `osmo status` shows of the controller."""
+
+    leading: bool
+    epoch: int
+    pid: int
+    live: int
+    nodes: int
+    counts: dict[str, float]
+
+
+class ControllerActor:
+    """Runs one `Controller` for as long as it lives."""
+
+    def __init__(self, settings: ActorSettings) -> None:
+        configure(settings.log_level)
+        self._settings = settings
+        self._loop = asyncio.new_event_loop()
+        self._up = threading.Event()
+        threading.Thread(target=self._run, name="controller", daemon=True).start()
+        self._up.wait(30)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._main())
+
+    async def _main(self) -> None:
+        settings = self._settings
+        store = SqlStore(settings.database)
+        holder = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._controller = Controller(
+            store,
+            RayBackend(settings.backend, settings.agents),
+            holder,
+            objects=open_store(settings.storage),
+            settings=settings.control,
+            policy=settings.policy,
+            rules=settings.rules,
+        )
+        self._up.set()
+        await self._controller.run()
+        await self._controller.close()
+
+    async def wake(self) -> None:
+        """A replica committed something."""
+        self._loop.call_soon_threadsafe(self._controller.wake)
+
+    async def health(self) -> ControllerHealth:
+        ledger = self._controller.ledger
+        return ControllerHealth(
+            self._controller.leading,
+            ledger.lease.epoch if ledger.lease else 0,
+            os.getpid(),
+            len(ledger.live),
+            sum(1 for n in self._controller.nodes if n.alive),
+            dict(self._controller.counts),
+        )
+
+    async def stop(self) -> None:
+        """Give the lease back and end the loops; the actor itself is killed by whoever asked."""
+        future = asyncio.run_coroutine_threadsafe(self._controller.stop(), self._loop)
+        await asyncio.wrap_future(future)
+
+
+RemoteController = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=100)(ControllerActor)

@@ -1,0 +1,89 @@
+"""The dispatch loop: committed commands go to the backend, in order per group, until it has taken them.
+
+A crash between sending and settling sends them again; keys, epochs and tombstones make that harmless.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+from osmo_ray.backends.protocol import Backend
+from osmo_ray.control.ledger import Ledger
+from osmo_ray.engine.model import ApplyGroup, DeleteGroup, Workflow
+from osmo_ray.engine.plans import PoolRules, group_plan
+from osmo_ray.spec.attempt import GroupPlan
+from osmo_ray.spec.model import TaskInput
+from osmo_ray.store.protocol import Outgoing
+
+log = logging.getLogger(__name__)
+
+
+async def step(ledger: Ledger, backend: Backend, rules: PoolRules, epoch: int) -> int:
+    """Send what is in the outbox; returns how many commands were settled."""
+    waiting = await ledger.db(ledger.store.outgoing, 1000)
+    if not waiting:
+        return 0
+    if any(o.workflow_uuid not in ledger.live for o in waiting):
+        await ledger.refresh()
+    deletes = [o for o in waiting if isinstance(o.command, DeleteGroup)]
+    applies = [o for o in waiting if isinstance(o.command, ApplyGroup)]
+    done = await _apply(ledger, backend, rules, epoch, applies)
+    # A group's plan is empty once it has ended, so deleting last is right whatever the order was.
+    done += await _delete(ledger, backend, epoch, deletes)
+    if done:
+        await ledger.db(ledger.store.settle, done, ledger.lease)
+    return len(done)
+
+
+async def _apply(
+    ledger: Ledger, backend: Backend, rules: PoolRules, epoch: int, commands: Sequence[Outgoing]
+) -> list[int]:
+    plans: dict[str, GroupPlan] = {}
+    seqs: dict[str, list[int]] = {}
+    done: list[int] = []
+    for outgoing in commands:
+        workflow = ledger.live.get(outgoing.workflow_uuid)
+        group = workflow.group(outgoing.command.group) if workflow else None
+        if workflow is None or group is None or group.status.finished:
+            done.append(outgoing.seq)
+            continue
+        seqs.setdefault(group.uuid, []).append(outgoing.seq)
+        if group.uuid not in plans:
+            known = await _with_external(ledger, rules, workflow)
+            plans[group.uuid] = group_plan(workflow, group, known)
+    if plans:
+        refused = await backend.apply(epoch, list(plans.values()))
+        for uuid, reason in refused.items():
+            log.warning("group %s could not be applied yet: %s", uuid, reason.sentence)
+        done += [seq for uuid, found in seqs.items() if uuid not in refused for seq in found]
+    return done
+
+
+async def _delete(ledger: Ledger, backend: Backend, epoch: int, commands: Sequence[Outgoing]) -> list[int]:
+    by_grace: dict[float, list[tuple[int, str]]] = {}
+    done: list[int] = []
+    for outgoing in commands:
+        workflow = ledger.live.get(outgoing.workflow_uuid)
+        group = workflow.group(outgoing.command.group) if workflow else None
+        if group is None or not isinstance(outgoing.command, DeleteGroup):
+            done.append(outgoing.seq)
+            continue
+        by_grace.setdefault(outgoing.command.grace, []).append((outgoing.seq, group.uuid))
+    for grace, found in by_grace.items():
+        await backend.delete(epoch, [uuid for _, uuid in found], grace)
+        done += [seq for seq, _ in found]
+    return done
+
+
+async def _with_external(ledger: Ledger, rules: PoolRules, workflow: Workflow) -> PoolRules:
+    """The rules, with outputs of other workflows that this one reads looked up."""
+    inputs = [i for g in workflow.spec.groups for t in g.tasks for i in t.inputs]
+    names = {i.workflow for i in inputs if isinstance(i, TaskInput) and i.workflow}
+    external: dict[tuple[str, str], str] = {}
+    for name in sorted(names):
+        other = await ledger.db(ledger.store.find, name)
+        if other is not None:
+            external.update({(name, t.name): t.output for g in other.groups for t in g.tasks})
+    return replace(rules, external=external) if names else rules

@@ -1,0 +1,126 @@
+"""The leader's copy of what is alive, and the one way to change it.
+
+The copy is a cache: every write is checked against the version in the store, and a workflow that somebody else wrote
+(a cancel through the API) is read again. All loops change state through `apply`, one at a time, so that within a
+leader there are no races to reason about.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from osmo_ray.engine.decide import decide_all
+from osmo_ray.engine.events import Event, Policy
+from osmo_ray.engine.model import Decision, Workflow
+from osmo_ray.scheduler.model import Need
+from osmo_ray.store.protocol import Lease, Store
+
+T = TypeVar("T")
+_ATTEMPTS = 5
+
+
+class Ledger:
+    """Live workflows of one leader, by uuid."""
+
+    def __init__(self, store: Store, policy: Policy, clock: Callable[[], float]) -> None:
+        self.store = store
+        self.policy = policy
+        self.clock = clock
+        self.lease: Lease | None = None
+        self.live: dict[str, Workflow] = {}
+        self.asks: dict[str, Mapping[str, Need]] = {}
+        """What the tasks of live workflows ask for, kept by the schedule loop."""
+        self.schedule = asyncio.Event()
+        self.dispatch = asyncio.Event()
+        self._home: dict[str, str] = {}
+        self._writing = asyncio.Lock()
+        # One thread: the store's verbs are short, and SQLite has one writer anyway.
+        self._pool = ThreadPoolExecutor(1, "store")
+
+    async def db(self, verb: Callable[..., T], *args: Any) -> T:
+        """Run a verb of the store off the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, verb, *args)
+
+    def home(self, task_uuid: str) -> Workflow | None:
+        """The live workflow that a task belongs to."""
+        return self.live.get(self._home.get(task_uuid, ""))
+
+    async def refresh(self) -> bool:
+        """Read what changed in the store since the last look; True if anything did."""
+        async with self._writing:
+            known = await self.db(self.store.alive)
+            stale = [u for u, version in known.items() if u not in self.live or self.live[u].version != version]
+            for uuid in [u for u in self.live if u not in known]:
+                self._forget(uuid)
+            await self._read(stale)
+        if stale:
+            self.schedule.set()
+            self.dispatch.set()
+        return bool(stale)
+
+    async def apply(self, events: Mapping[str, Sequence[Event]]) -> None:
+        """Decide and commit these events, by workflow uuid. Workflows that changed meanwhile are decided anew."""
+        async with self._writing:
+            left = {uuid: list(found) for uuid, found in events.items() if uuid in self.live}
+            for _ in range(_ATTEMPTS):
+                if not left:
+                    return
+                conflicts = set(await self._commit(left))
+                left = {uuid: found for uuid, found in left.items() if uuid in conflicts}
+                if left:
+                    await self._read(list(left))
+
+    async def _commit(self, events: Mapping[str, Iterable[Event]]) -> Sequence[str]:
+        now = self.clock()
+        made = [decide_all(self.live[u], found, now, self.policy) for u, found in events.items() if u in self.live]
+        decisions = [d for d in made if d.changed]
+        if not decisions:
+            return ()
+        conflicts = await self.db(self.store.commit, decisions, self.lease)
+        for decision in decisions:
+            if decision.workflow.uuid not in conflicts:
+                self._written(decision)
+        return conflicts
+
+    def _written(self, decision: Decision) -> None:
+        workflow = decision.workflow
+        if workflow.status.finished and not decision.commands:
+            self._forget(workflow.uuid)
+        else:
+            self.live[workflow.uuid] = replace(workflow, version=workflow.version + 1)
+        if decision.commands:
+            self.dispatch.set()
+        self.schedule.set()
+
+    async def _read(self, uuids: Sequence[str]) -> None:
+        if not uuids:
+            return
+        found = {w.uuid: w for w in await self.db(self.store.load, uuids)}
+        for uuid in uuids:
+            if uuid in found:
+                self.live[uuid] = found[uuid]
+                self._home.update({t.uuid: uuid for g in found[uuid].groups for t in g.tasks})
+            else:
+                self._forget(uuid)
+
+    def _forget(self, uuid: str) -> None:
+        self.asks.pop(uuid, None)
+        workflow = self.live.pop(uuid, None)
+        if workflow is not None:
+            for group in workflow.groups:
+                for task in group.tasks:
+                    self._home.pop(task.uuid, None)
+
+    def clear(self) -> None:
+        """Leadership is gone: what is known here may be wrong from now on."""
+        self.live.clear()
+        self._home.clear()
+        self.asks.clear()
+        self.lease = None
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)

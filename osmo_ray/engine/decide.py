@@ -1,0 +1,129 @@
+"""`decide(workflow, event, now) -> Decision`: the only place where a workflow changes.
+
+Pure: same workflow, same events, same time, same answer. What a late or doubled event finds already done, it leaves
+as it is. `decide_all` takes several events of one workflow at once, which is one commit instead of many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from osmo_ray.engine import attempts, limits
+from osmo_ray.engine.draft import Draft
+from osmo_ray.engine.events import CancelRequested, Event, Held, Observed, Placed, Policy, Preempted, Tick
+from osmo_ray.engine.exits import PREEMPTED
+from osmo_ray.engine.folds import fold_workflow
+from osmo_ray.engine.model import ApplyGroup, Decision, DeleteGroup, Task, Workflow
+from osmo_ray.engine.propagate import end_group, settle_group
+from osmo_ray.engine.status import IN_QUEUE, TaskStatus, WorkflowStatus
+from osmo_ray.spec.reason import Reason
+
+_S = TaskStatus
+
+
+def decide(workflow: Workflow, event: Event, now: float, policy: Policy | None = None) -> Decision:
+    """What one event changes."""
+    return decide_all(workflow, (event,), now, policy)
+
+
+def decide_all(workflow: Workflow, events: Iterable[Event], now: float, policy: Policy | None = None) -> Decision:
+    """What these events change, in their order, as one decision."""
+    if workflow.status.finished:
+        return Decision(workflow)
+    rules = policy or Policy()
+    draft = Draft(workflow, now)
+    for event in events:
+        _one(draft, event, rules)
+    _fold(draft)
+    return draft.done()
+
+
+def _one(draft: Draft, event: Event, policy: Policy) -> None:
+    match event:
+        case Observed(observation):
+            attempts.observed(draft, observation, policy)
+        case Placed():
+            _placed(draft, event)
+        case Held(group, reason):
+            _held(draft, group, reason)
+        case Preempted(name, reason):
+            _preempted(draft, name, reason, policy)
+        case CancelRequested():
+            _canceled(draft, event, policy)
+        case Tick():
+            limits.tick(draft, policy)
+
+
+def _placed(draft: Draft, event: Placed) -> None:
+    group = draft.find(event.group)
+    if group is None or group.status.finished:
+        return
+    moved = False
+    for task in group.tasks:
+        node = event.nodes.get(task.uuid)
+        if node and draft.move_task(
+            group.name, task, _S.SCHEDULING, node=node, address="", reason=event.why.get(task.uuid)
+        ):
+            draft.record("Placed", f"on {node}", group.name, task)
+            moved = True
+    if not moved:
+        return
+    draft.move_group(group.name, _S.SCHEDULING)
+    if draft.group(group.name).reason is not None:
+        draft.set_group(group.name, reason=None)
+    draft.command(ApplyGroup(group.name))
+
+
+def _held(draft: Draft, name: str, reason: Reason) -> None:
+    group = draft.find(name)
+    if group is not None and group.status in IN_QUEUE | {_S.RUNNING, _S.INITIALIZING} and group.reason != reason:
+        draft.set_group(name, reason=reason)
+
+
+def _preempted(draft: Draft, name: str, reason: Reason, policy: Policy) -> None:
+    group = draft.find(name)
+    if group is None or group.status.finished:
+        return
+    for task in group.tasks:
+        if not task.status.finished and task.node:
+            attempts.ended(draft, name, task.uuid, PREEMPTED, reason, draft.now, policy)
+    over = all(task.status.finished for task in draft.group(name).tasks)
+    draft.command(DeleteGroup(name, policy.grace) if over else ApplyGroup(name))
+
+
+def _canceled(draft: Draft, event: CancelRequested, policy: Policy) -> None:
+    text = f"canceled by {event.user}" + (f": {event.message}" if event.message else "")
+    reason = Reason("Canceled", text)
+    for group in draft.groups:
+        if not group.status.finished:
+            end_group(draft, group.name, _S.FAILED_CANCELED, reason, 0.0 if event.force else policy.grace)
+    draft.set_workflow(cancelled_by=event.user, reason=reason)
+    draft.record("Canceled", text)
+
+
+def _fold(draft: Draft) -> None:
+    for name in sorted(draft.touched):
+        settle_group(draft, name)
+    workflow = draft.workflow
+    status = fold_workflow(draft.groups, workflow.status)
+    if status is workflow.status:
+        return
+    started = workflow.started
+    if status is WorkflowStatus.RUNNING and not started:
+        started = min((t.times.running for t in _tasks(draft) if t.times.running), default=draft.now)
+    if not status.finished:
+        draft.set_workflow(status=status, started=started)
+        return
+    reason = workflow.reason or _first_failure(draft)
+    draft.set_workflow(status=status, started=started or workflow.started, ended=draft.now, reason=reason)
+    draft.record("Ended", f"{workflow.id} ended {status.value}")
+
+
+def _first_failure(draft: Draft) -> Reason | None:
+    """The reason of the task that failed first: the cause, rather than what followed from it."""
+    failed = [t for t in _tasks(draft) if t.status.failed and t.status is not _S.FAILED_UPSTREAM and t.reason]
+    return min(failed, key=lambda t: t.times.ended).reason if failed else None
+
+
+def _tasks(draft: Draft) -> list[Task]:
+    return [task for group in draft.groups for task in group.tasks]

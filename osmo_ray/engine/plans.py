@@ -1,0 +1,130 @@
+"""From state to what a backend should run: the plan of one group, derived anew each time it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from osmo_ray.engine.model import Group, Task, Workflow
+from osmo_ray.engine.propagate import spec_of
+from osmo_ray.engine.status import PRESCHEDULING
+from osmo_ray.spec.attempt import AttemptKey, AttemptPlan, FilePlan, GroupPlan, InputPlan, OutputPlan
+from osmo_ray.spec.model import GroupSpec, Input, ResourceSpec, Sandbox, TaskInput, TaskSpec, UrlInput, UrlOutput
+from osmo_ray.spec.quantity import to_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRules:
+    """What a pool adds to a task: defaults for what it does not ask for, and whether Ray programs are trusted."""
+
+    cpu: int = 1
+    gpu: int = 0
+    memory: str = "1Gi"
+    storage: str = "1Gi"
+    sandbox: Sandbox = Sandbox.AUTO
+    trusted: bool = False
+    external: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """(workflow id, task) -> store prefix of outputs of other workflows that inputs name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one task asks for: cores, bytes, whole GPUs."""
+
+    cpu: float
+    memory: int
+    gpu: int
+    storage: int
+
+
+def request(workflow: Workflow, task: TaskSpec, rules: PoolRules) -> Request:
+    """Resources of a task with the pool's defaults filled in. A Ray program asks for its workers' as well."""
+    asked = workflow.spec.resources.get(task.resource, ResourceSpec())
+    cpu = float(asked.cpu if asked.cpu is not None else rules.cpu)
+    gpu = asked.gpu if asked.gpu is not None else rules.gpu
+    memory = to_bytes(asked.memory or rules.memory)
+    if task.ray is not None:
+        workers = task.ray.workers
+        cpu += workers.count * workers.cpu
+        gpu += int(workers.count * workers.gpu)
+        memory += workers.count * (to_bytes(workers.memory) if workers.memory else 0)
+    return Request(cpu, memory, gpu, to_bytes(asked.storage or rules.storage))
+
+
+def output_prefix(workflow: Workflow, task: Task) -> str:
+    """Where an attempt's output goes: a prefix of its own, so that a late writer spoils nothing."""
+    return f"workflows/{workflow.uuid}/{task.uuid}/{task.retry_id}"
+
+
+def group_plan(workflow: Workflow, group: Group, rules: PoolRules) -> GroupPlan:
+    """Exactly the attempts of this group that should exist now: placed and not finished."""
+    spec = spec_of(workflow.spec, group)
+    by_name = {task.name: task for task in spec.tasks}
+    running = [t for t in group.tasks if t.node and not t.status.finished and t.status not in PRESCHEDULING]
+    spread = len({t.node for t in running}) > 1
+    attempts = tuple(_attempt(workflow, group, spec, by_name[t.name], t, rules, spread) for t in running)
+    return GroupPlan(group.uuid, workflow.id, group.name, attempts)
+
+
+def _attempt(
+    workflow: Workflow, group: Group, spec: GroupSpec, task: TaskSpec, state: Task, rules: PoolRules, spread: bool
+) -> AttemptPlan:
+    asked = request(workflow, task, rules)
+    barrier = spec.barrier and len(spec.tasks) > 1
+    sandbox = task.sandbox if task.sandbox is not Sandbox.AUTO else rules.sandbox
+    return AttemptPlan(
+        key=AttemptKey(state.uuid, state.retry_id),
+        workflow_id=workflow.id,
+        workflow_uuid=workflow.uuid,
+        group=group.name,
+        group_uuid=group.uuid,
+        task=task.name,
+        user=workflow.user,
+        node=state.node,
+        image=task.image,
+        argv=(*task.command, *task.args),
+        environment=task.environment,
+        files=tuple(FilePlan(f.path, f.contents, f.base64) for f in task.files),
+        inputs=tuple(_input(workflow, i, rules) for i in task.inputs),
+        outputs=_outputs(workflow, group, task, state),
+        cpu=asked.cpu,
+        memory=asked.memory,
+        gpu=asked.gpu,
+        storage=asked.storage,
+        sandbox=sandbox,
+        network="node" if spread or task.host_network else "private",
+        barrier=barrier,
+        restart=state.restarts,
+        go=not barrier or group.released >= state.restarts,
+        hosts={t.name: t.address for t in group.tasks if t.address},
+        peers=tuple(t.name for t in spec.tasks),
+        hold=task.hold * 60,
+        ray=task.ray,
+        trusted=rules.trusted,
+    )
+
+
+def _input(workflow: Workflow, wanted: Input, rules: PoolRules) -> InputPlan:
+    if isinstance(wanted, TaskInput):
+        return InputPlan("prefix", _source(workflow, wanted, rules), wanted.task, wanted.regex)
+    if isinstance(wanted, UrlInput):
+        return InputPlan("url", wanted.url, regex=wanted.regex)
+    return InputPlan("dataset", wanted.name, wanted.name, wanted.regex)
+
+
+def _source(workflow: Workflow, wanted: TaskInput, rules: PoolRules) -> str:
+    """The accepted output of the task; empty when it wrote nothing, which is an empty input folder."""
+    if wanted.workflow:
+        return rules.external.get((wanted.workflow, wanted.task), "")
+    for group in workflow.groups:
+        for task in group.tasks:
+            if task.name == wanted.task:
+                return task.output
+    return ""
+
+
+def _outputs(workflow: Workflow, group: Group, task: TaskSpec, state: Task) -> tuple[OutputPlan, ...]:
+    plans = [OutputPlan("url", o.url, o.regex) for o in task.outputs if isinstance(o, UrlOutput)]
+    if group.downstream or not task.outputs:
+        plans.append(OutputPlan("prefix", output_prefix(workflow, state)))
+    return tuple(plans)

@@ -1,0 +1,124 @@
+"""Puts the platform's parts into a running Ray: the controller and the API. Run as a program, safe to repeat.
+
+It is a process of its own, started by the keeper whenever something is missing, so that the keeper itself stays a few
+megabytes and needs no connection to Ray.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import ray
+from ray import serve
+
+from osmo_ray import settings as settings_room
+from osmo_ray.api.app import build
+from osmo_ray.backends.ray import names
+from osmo_ray.backends.ray.agent import AgentSettings
+from osmo_ray.backends.ray.programs import Cluster
+from osmo_ray.control.actor import ActorSettings, RemoteController
+from osmo_ray.control.controller import ControlSettings
+from osmo_ray.engine.events import Policy
+from osmo_ray.engine.plans import PoolRules
+from osmo_ray.objects import scope
+from osmo_ray.platform.files import Files
+from osmo_ray.platform.head import temp_folder
+from osmo_ray.runtime.options import Options
+from osmo_ray.settings import Settings, gateway_key
+from osmo_ray.spec.model import Sandbox
+
+_TOKEN_LIFE = 400 * 86400.0
+_HEAD = {"node:__internal_head__": 0.001}
+"""Parts that open an embedded database stay on the head, where its file is."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m osmo_ray.platform.bring_up RAY_ADDRESS HEAD_NODE`"""
+    address, head = (argv or sys.argv[1:])[:2]
+    settings = settings_room.load()
+    context = ray.init(address=address, namespace=names.NAMESPACE, log_to_driver=False, logging_level="WARNING")
+    cluster = Cluster(f"http://{context.address_info['webui_url']}", address)
+    ensure_controller(settings, head, cluster)
+    ensure_api(settings)
+    return 0
+
+
+def ensure_controller(settings: Settings, head: str, cluster: Cluster) -> None:
+    """The controller's actor, made if it is not there."""
+    pinned = _HEAD if settings.database.startswith("sqlite") else {}
+    RemoteController.options(
+        name=names.CONTROLLER,
+        namespace=names.NAMESPACE,
+        lifetime="detached",
+        get_if_exists=True,
+        resources=pinned,
+    ).remote(actor_settings(settings, head, cluster))
+
+
+def ensure_api(settings: Settings) -> None:
+    """The API on Serve; the proxy listens on the head only."""
+    serve.start(
+        proxy_location="HeadOnly",
+        http_options={"host": settings.host, "port": settings.port, "keep_alive_timeout_s": 75},
+        logging_config={"encoding": "JSON", "log_level": "WARNING", "enable_access_log": False},
+    )
+    serve.run(build({}), name=names.SERVE_APP, route_prefix="/", blocking=False)
+
+
+def remote_storage(settings: Settings) -> str:
+    """How nodes that join reach the storage: as everybody, or through the gateway when it is a folder here."""
+    if not settings.storage.startswith("file:"):
+        return settings.storage
+    key = gateway_key(settings)
+    if not key:
+        return ""
+    token = scope.grant(key, scope.ALL, "", time.time() + _TOKEN_LIFE)
+    return f"osmo+http://{settings.host}:{settings.port}#{token}"
+
+
+def actor_settings(settings: Settings, head: str, cluster: Cluster) -> ActorSettings:
+    """What the controller and its agents are told."""
+    files = Files(settings.home)
+    shown = (str(Path(sys.prefix).resolve()), str(Path(sys.base_prefix).resolve()))
+    options = Options(
+        sandbox=settings.sandbox,
+        hidden=(str(settings.home), str(temp_folder(files))),
+        visible=tuple(dict.fromkeys(shown)),
+        cpu=settings.cpu,
+        gpu=settings.gpu,
+        platform=settings.platform,
+        lease=settings.attempt_lease,
+    )
+    agents = AgentSettings(
+        home=settings.home,
+        storage_url=settings.storage,
+        remote_storage_url=remote_storage(settings),
+        head=head,
+        cluster=cluster,
+        options=options,
+    )
+    return ActorSettings(
+        database=settings.database,
+        storage=settings.storage,
+        backend=settings.backend,
+        agents=agents,
+        control=ControlSettings(
+            lease_ttl=settings.lease_ttl,
+            attempt_lease=settings.attempt_lease,
+            retention=settings.retention,
+            platform=settings.platform,
+        ),
+        policy=Policy(
+            task_retries=settings.task_retries,
+            platform_retries=settings.platform_retries,
+            start_timeout=settings.start_timeout,
+        ),
+        rules=PoolRules(sandbox=Sandbox.AUTO, trusted=True),
+        log_level=settings.log_level,
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

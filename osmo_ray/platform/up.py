@@ -1,0 +1,131 @@
+"""`osmo up`: start the platform of this home, and wait until it is ready."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+from osmo_ray import settings as settings_room
+from osmo_ray.platform import keeper
+from osmo_ray.platform.files import Files, State
+from osmo_ray.platform.head import clean, listening
+from osmo_ray.settings import Settings
+
+START_LIMIT = 240.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--foreground", action="store_true", help="stay in the foreground (containers, systemd)")
+    parser.add_argument("--port", type=int, help="port of the API and console (default: 8000)")
+    parser.add_argument("--listen", metavar="ADDR", help="also for other hosts: listen on this address")
+    parser.add_argument("--cpus", type=float, help="cores that workflows may use (default: all)")
+    parser.add_argument("--gpus", type=int, help="logical GPUs of this node (default: those found)")
+    parser.add_argument(
+        "--storage-gateway", action="store_true", help="serve the local storage folder to nodes that join"
+    )
+    parser.add_argument(
+        "--insecure-no-tls",
+        action="store_true",
+        help="with --listen: a proxy in front gives TLS (or the network is ours)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when the platform is ready (also when it was already)."""
+    settings = apply(settings_room.load(), args)
+    problem = refuse(settings, args)
+    if problem:
+        print(f"osmo up: {problem}", file=sys.stderr)
+        return 1
+    files = Files(settings.home)
+    files.prepare()
+    state = files.state()
+    if state.keeper.alive:
+        print(f"already up: {state.url or 'starting'} (osmo status shows more)")
+        return 0 if _wait(files) else 1
+    if listening(settings.host, settings.port):
+        print(
+            f"osmo up: port {settings.port} on {settings.host} is taken by another program; "
+            f"try: osmo up --port {settings.port + 1}",
+            file=sys.stderr,
+        )
+        return 1
+    os.environ.update(settings.environment())
+    if args.foreground:
+        return keeper.main()
+    _spawn(files)
+    return 0 if _wait(files) else 1
+
+
+def apply(settings: Settings, args: argparse.Namespace) -> Settings:
+    """Settings with the command line's words over them."""
+    changes: dict[str, object] = {}
+    if args.port:
+        changes["port"] = args.port
+    if args.listen:
+        changes["host"] = args.listen
+    if args.cpus:
+        changes["cpu"] = args.cpus
+    if args.gpus is not None:
+        changes["gpu"] = args.gpus
+    if args.storage_gateway:
+        changes["storage_gateway"] = True
+    return replace(settings, **changes)  # type: ignore[arg-type]
+
+
+def refuse(settings: Settings, args: argparse.Namespace) -> str:
+    """Why this must not start, or nothing."""
+    if settings.host.startswith("127.") or settings.host == "localhost":
+        return ""
+    if not args.insecure_no_tls:
+        return (
+            f"{settings.host} can be reached by other hosts, and this API speaks plain HTTP. Put a TLS proxy in front "
+            "and say so with --insecure-no-tls; requests from other hosts then need an access token (osmo token)"
+        )
+    return ""
+
+
+def _spawn(files: Files) -> None:
+    with (files.logs / "keeper.log").open("ab") as out:
+        subprocess.Popen(
+            [sys.executable, "-m", "osmo_ray.platform.keeper"],
+            env=clean(os.environ),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+
+
+def _wait(files: Files) -> bool:
+    """Tell the phases as they come, until it is ready or has failed."""
+    began, told = time.monotonic(), ""
+    seen_alive = False
+    while time.monotonic() - began < START_LIMIT:
+        state = files.state()
+        seen_alive = seen_alive or state.keeper.alive
+        if state.phase != told and state.keeper.alive:
+            told = state.phase
+            if told != "ready":
+                print(f"{told} ...", flush=True)
+        if state.keeper.alive and state.phase == "ready":
+            _ready(files, state, time.monotonic() - began)
+            return True
+        if (seen_alive or time.monotonic() - began > 15) and not state.keeper.alive:
+            cause = state.phase if state.phase.startswith("failed") else "the keeper ended"
+            print(f"osmo up: {cause}; its log: {files.logs / 'keeper.log'}", file=sys.stderr)
+            return False
+        time.sleep(0.1)
+    print(f"osmo up: not ready after {START_LIMIT:.0f} s; see {files.logs}", file=sys.stderr)
+    return False
+
+
+def _ready(files: Files, state: State, seconds: float) -> None:
+    print(f"osmo is up at {state.url} ({seconds:.0f} s)")
+    print(f"  Ray dashboard  {state.dashboard}   (token: {files.ray_token})")
+    print(f"  state          {files.home}")
+    print("  development mode: whoever reaches this loopback address is trusted as the user they say they are")

@@ -1,0 +1,239 @@
+"""From a workflow file to a `WorkflowSpec`, or to every mistake in it with its place.
+
+`read` takes a file without template variables; where a renderer stands between, `read_section` takes what it made of
+the `workflow` section, together with the file as it was written, so that mistakes are told in places that its writer
+knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from osmo_ray.spec import schema
+from osmo_ray.spec.document import Path, Section, Source, Tree, compose, cut, show_path, suggest
+from osmo_ray.spec.errors import Problem, SpecError
+from osmo_ray.spec.model import (
+    Checkpoint,
+    DatasetInput,
+    DatasetOutput,
+    FileSpec,
+    GroupSpec,
+    Input,
+    Kpi,
+    Output,
+    RaySpec,
+    RayWorkers,
+    ResourceSpec,
+    Sandbox,
+    TaskInput,
+    TaskSpec,
+    Timeouts,
+    Topology,
+    UpdateDatasetOutput,
+    UrlInput,
+    UrlOutput,
+    WorkflowSpec,
+)
+from osmo_ray.spec.rules import Finding, check
+from osmo_ray.spec.template import Rendered
+
+MAX_PROBLEMS = 50
+
+
+def read(text: str) -> WorkflowSpec:
+    """The workflow of a file whose text is final: nothing is rendered. Raises `SpecError` with every mistake."""
+    return read_section(cut(text)["workflow"], text.split("\n"))
+
+
+def read_section(section: Section, written: Sequence[str], rendered: Rendered | None = None) -> WorkflowSpec:
+    """The workflow of the section `workflow`, or of what a renderer made of it. Raises `SpecError`."""
+    tree = compose(_source(section, written, rendered))
+    try:
+        model = schema.FileDocument.model_validate(tree.value)
+    except ValidationError as error:
+        found = [_explain(tree, mistake) for mistake in error.errors(include_url=False)[:MAX_PROBLEMS]]
+        raise SpecError(sorted(found, key=lambda p: (p.line or 1 << 30, p.column))) from None
+    loose = bool(model.workflow.tasks)
+    if loose == bool(model.workflow.groups):
+        message = "has both `tasks` and `groups`; keep one" if loose else "needs `tasks` or `groups` with work in it"
+        raise SpecError([tree.problem(("workflow",), message)])
+    spec = _workflow(model.workflow)
+    _refuse(list(check(spec, loose=loose)), tree)
+    return spec
+
+
+def validate(spec: WorkflowSpec) -> tuple[Problem, ...]:
+    """Every rule of the language that a specification made by hand breaks."""
+    return tuple(Problem(f.message, show_path(f.path), hint=f.hint) for f in check(spec, loose=False))
+
+
+def _source(section: Section, written: Sequence[str], rendered: Rendered | None) -> Source:
+    if rendered is None:
+        return Source(section.text, written, section.line)
+    if rendered.lines is None:
+        return Source(rendered.text, written, 0, ())
+    return Source(rendered.text, written, 0, [n + section.line for n in rendered.lines])
+
+
+def _refuse(findings: Sequence[Finding], tree: Tree) -> None:
+    if not findings:
+        return
+    code = "RESOURCE" if all(f.resource for f in findings) else "USAGE"
+    problems = [tree.problem(f.path, f.message, f.hint, key=f.key) for f in findings[:MAX_PROBLEMS]]
+    raise SpecError(problems, code)
+
+
+# -- a mistake of types, in words
+
+
+def _explain(tree: Tree, mistake: Any) -> Problem:
+    kind: str = mistake["type"]
+    path: Path = tuple(step for step in mistake["loc"] if step != "[key]")
+    if kind == "extra_forbidden":
+        known = schema.known_fields(path[:-1])
+        hint = suggest(str(path[-1]), known) or f"known here: {', '.join(known)}"
+        return tree.problem(path, f"unknown field {path[-1]!r}", hint, key=True)
+    if kind == "missing":
+        return tree.problem(path[:-1], f"needs the field {path[-1]!r}")
+    message, hint = _sentence(kind, mistake)
+    return tree.problem(path, message, hint)
+
+
+def _sentence(kind: str, mistake: Any) -> tuple[str, str]:
+    value, context = mistake.get("input"), mistake.get("ctx") or {}
+    shown = _shown(value)
+    if kind == "list_type":
+        hint = f'write it as a list: ["{value}"]' if isinstance(value, str) and "\n" not in value else ""
+        return f"must be a list, not {shown}", hint
+    if kind == "string_type":
+        return f"must be text, not {shown}", 'leave the entry out, or write ""' if value is None else ""
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return f"must be a mapping, not {shown}", ""
+    if kind.startswith("int_"):
+        return f"must be a whole number, not {shown}", ""
+    if kind.startswith(("float_", "finite_")):
+        return f"must be a number, not {shown}", ""
+    if kind.startswith("bool_"):
+        return f"must be true or false, not {shown}", ""
+    if kind == "literal_error":
+        expected = str(context.get("expected", "")).replace("'", "").replace(" or ", ", ").split(", ")
+        return f"must be one of {', '.join(expected)}, not {shown}", suggest(str(value), expected)
+    if kind == "too_short":
+        return "must not be empty", ""
+    if kind in ("greater_than_equal", "less_than_equal"):
+        bound = context.get("ge", context.get("le"))
+        return f"must be {'at least' if kind.startswith('greater') else 'at most'} {bound}, not {shown}", ""
+    if kind == "value_error":
+        return str(context.get("error", mistake["msg"])), ""
+    return str(mistake["msg"]), ""
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    text = str(value)
+    return repr(text if len(text) <= 40 else text[:37] + "...")
+
+
+# -- models to the frozen nouns
+
+
+def _workflow(model: schema.WorkflowModel) -> WorkflowSpec:
+    loose = (GroupSpec(f"{t.name}-group", (_task(t, alone=True),)) for t in model.tasks)
+    listed = (
+        GroupSpec(
+            g.name,
+            tuple(_task(t, alone=len(g.tasks) == 1) for t in g.tasks),
+            g.barrier,
+            g.ignore_nonlead_status,
+        )
+        for g in model.groups
+    )
+    written = {"default": schema.ResourceModel()} if model.resources is None else model.resources
+    timeout = model.timeout or schema.TimeoutModel()
+    return WorkflowSpec(
+        name=model.name,
+        groups=(*loose, *listed),
+        resources={name: _resource(r or schema.ResourceModel()) for name, r in written.items()},
+        timeout=Timeouts(timeout.exec_timeout or None, timeout.queue_timeout or None),
+        labels=model.labels,
+    )
+
+
+def _resource(model: schema.ResourceModel) -> ResourceSpec:
+    return ResourceSpec(
+        cpu=model.cpu,
+        gpu=model.gpu,
+        memory=model.memory,
+        storage=model.storage,
+        platform=model.platform,
+        nodes_excluded=tuple(model.nodes_excluded),
+        topology=tuple(Topology(t.key, t.group, t.requirement_type == "required") for t in model.topology),
+    )
+
+
+def _task(model: schema.TaskModel, *, alone: bool) -> TaskSpec:
+    return TaskSpec(
+        name=model.name,
+        image=model.image,
+        command=tuple(model.command),
+        args=tuple(model.args),
+        lead=model.lead or alone,
+        inputs=tuple(_input(i) for i in model.inputs),
+        outputs=tuple(_output(o) for o in model.outputs),
+        kpis=tuple(Kpi(k.index, k.path) for k in model.kpis),
+        environment=model.environment,
+        files=tuple(FileSpec(f.path, f.contents or "", f.base64) for f in model.files),
+        credentials=model.credentials,
+        resource=model.resource,
+        privileged=model.privileged,
+        host_network=model.host_network,
+        volume_mounts=tuple(model.volume_mounts),
+        checkpoint=tuple(Checkpoint(c.path, c.url, c.frequency, c.regex) for c in model.checkpoint),
+        exit_actions={action.upper(): codes for action, codes in model.exit_actions.items()},
+        download_type=model.download_type,
+        cache_size=model.cache_size,
+        ray=_ray(model.ray) if model.ray else None,
+        sandbox=Sandbox(model.sandbox),
+        hold=model.hold,
+    )
+
+
+def _ray(model: schema.RayModel) -> RaySpec:
+    workers = model.workers
+    return RaySpec(model.runtime_env, RayWorkers(workers.count, workers.cpu, workers.gpu, workers.memory))
+
+
+def _input(model: schema.InputModel) -> Input:
+    if model.dataset is not None:
+        return DatasetInput(model.dataset.name, model.dataset.regex, model.dataset.localpath)
+    if model.url is not None:
+        return UrlInput(model.url, model.regex)
+    workflow, _, task = (model.task or "").rpartition(":")
+    return TaskInput(task, workflow, model.regex)
+
+
+def _output(model: schema.OutputModel) -> Output:
+    if (data := model.dataset) is not None:
+        return DatasetOutput(data.name, data.path, data.regex, tuple(data.metadata), tuple(data.labels))
+    if (update := model.update_dataset) is not None:
+        return UpdateDatasetOutput(update.name, tuple(update.paths), tuple(update.metadata), tuple(update.labels))
+    return UrlOutput(model.url or "", model.regex)
+
+
+def spread_environment(spec: WorkflowSpec, settings: Mapping[str, str]) -> WorkflowSpec:
+    """The workflow with `settings` over the environment of every task (`--set-env`)."""
+
+    def task(t: TaskSpec) -> TaskSpec:
+        return replace(t, environment={**t.environment, **settings})
+
+    groups = (replace(g, tasks=tuple(task(t) for t in g.tasks)) for g in spec.groups)
+    return replace(spec, groups=tuple(groups)) if settings else spec

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Tests against real servers. Debian packages as root; tools from npm go below OSMO_TOOLS.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export OSMO_TOOLS="${OSMO_TOOLS:-$HOME/.cache/osmo-ray/tools}"
+mkdir -p "$OSMO_TOOLS"
+
+need() { # PROGRAM PACKAGE: install a Debian package unless its program is there
+  command -v "$1" >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/"$1" >/dev/null 2>&1 || missing+=("$2")
+}
+missing=()
+need initdb postgresql
+need podman podman
+need busybox busybox-static
+need pasta passt
+need ip iproute2
+need nc netcat-openbsd
+if ((${#missing[@]})); then
+  if [[ $(id -u) -ne 0 ]]; then
+    echo "test-servers: needs these Debian packages, and root to install them: ${missing[*]}" >&2
+    exit 1
+  fi
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+if ! command -v npm >/dev/null 2>&1; then
+  echo "test-servers: needs npm (Node.js 18 or newer) for azurite" >&2
+  exit 1
+fi
+[[ -x tests/servers/install.sh ]] && bash tests/servers/install.sh azurite
+.venv/bin/python -m pytest -q -m "postgres or servers or root or container" "$@"

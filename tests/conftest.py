@@ -1,0 +1,10 @@
+"""Settings that must stand before anything imports Ray: it reads them once, at import."""
+
+from __future__ import annotations
+
+import os
+
+# Keep a cluster of a test on loopback, and never use (or make) the token of the person who runs the tests.
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"

@@ -1,0 +1,45 @@
+"""One platform for the tests that leave it whole; tests that break things start their own."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.harness import SHARED, Platform
+
+
+@pytest.fixture(scope="session")
+def platform() -> Iterator[Platform]:
+    """Shared by all tests of this folder that do not break it."""
+    yield from _platform({})
+
+
+@pytest.fixture
+def own_platform() -> Iterator[Platform]:
+    """For tests that kill parts of it."""
+    yield from _platform({})
+
+
+def _platform(extra: dict[str, str]) -> Iterator[Platform]:
+    home = Path(tempfile.mkdtemp(prefix="osmo-e2e-"))
+    made = Platform(home, extra=extra)
+    try:
+        made.up()
+        yield made
+    finally:
+        made.down()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def tutorials() -> Path:
+    """The workflow files beside the checkout; their absence is said loudly, in CI it is a failure."""
+    folder = SHARED / "corpora" / "tutorials"
+    if not folder.is_dir():
+        message = f"{folder} is absent: the tutorial files were NOT run (OSMO_SHARED names where they are)"
+        pytest.skip(message)
+    return folder
