@@ -73,10 +73,10 @@ class Engine:
 
     def usable(self, image: str, root: Path) -> tuple[bool, str]:
         """Whether a task that does not insist should run in a container of `image`, and why."""
-        known, why = self._has(image)
+        known, why = self._gets(image)
         return (True, why) if known and self.ready(root) else (False, self.why if known else why)
 
-    def _has(self, image: str) -> tuple[bool, str]:
+    def _gets(self, image: str) -> tuple[bool, str]:
         if not self.name:
             return False, self.why
         if self._has(image):
