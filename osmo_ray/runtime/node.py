@@ -75,6 +75,7 @@ class NodeHost:
         self.spool.renew(self.options.lease)
         self.book.load()
         self.book.gpus = find_gpus(self.options.gpu)
+        self.helpers.renew_zygote()
         self.host = self.helpers.examine()
         self.engine = container.find(self.options.engine)
         self._keep_network()
