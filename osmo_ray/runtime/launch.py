@@ -167,21 +167,11 @@ def _enter(what: Start) -> None:
 
 
 def _init(what: Start, gate: int, status: int) -> NoReturn:
-    os.read(gate, 1)
-    _die_with_supervisor(gate, inside=what.sandbox is not None)
-    main = 0
-
-    def forward(number: int, _: object) -> None:
-        if main:
-            try:
-                os.killpg(main, number)
-            except ProcessLookupError:
-                pass
-        else:
-            os._exit(0)
-
+    forward = _Forward()
     signal.signal(signal.SIGTERM, forward)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.read(gate, 1)
+    _die_with_supervisor(gate, inside=what.sandbox is not None)
     sys.name_process("osmo-init")
     try:
         if what.sandbox is not None:
@@ -197,7 +187,33 @@ def _init(what: Start, gate: int, status: int) -> NoReturn:
         os.write(status, failure)
         os._exit(0)
     os.close(what.output)
+    forward.ready(main)
     _wait_for_all(main, status, inside=what.sandbox is not None, patient=what.patient)
+
+
+class _Forward:
+    """Init's handler of TERM: to the command's process group, once there is one; until then it is kept."""
+
+    def __init__(self) -> None:
+        self.group = 0
+        self.kept = False
+
+    def __call__(self, number: int, _: object) -> None:
+        self.kept = True
+        if self.group:
+            self._send()
+
+    def ready(self, group: int) -> None:
+        """The command has begun, so its group is there."""
+        self.group = group
+        if self.kept:
+            self._send()
+
+    def _send(self) -> None:
+        try:
+            os.killpg(self.group, signal.SIGTERM)
+        except ProcessLookupError:
+            pass
 
 
 def _die_with_supervisor(gate: int, *, inside: bool) -> None:

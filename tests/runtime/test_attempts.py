@@ -152,6 +152,15 @@ async def test_delete_ends_with_term_and_keeps_the_log(any_host: Host) -> None:
     assert b"bye" in stored_log(store, one.workflow_uuid, one.key, 0, 1 << 20).data
 
 
+async def test_an_order_to_stop_is_not_lost_while_the_command_begins(any_host: Host) -> None:
+    for _ in range(8):
+        one = plan("sleep", "1000")
+        await any_host.apply(1, [one])
+        await any_host.phase(one.key, Phase.RUNNING)
+        await any_host.delete(1, [one.group_uuid], 1000.0)
+        assert (await any_host.end(one.key)).phase is Phase.LOST
+
+
 async def test_delete_kills_grandchildren_that_ignore_term(any_host: Host) -> None:
     one = shell("trap '' TERM; (setsid sh -c 'trap \"\" TERM; sleep 1000' &) ; (sleep 1000 &); echo up; sleep 1000")
     await any_host.apply(1, [one])
