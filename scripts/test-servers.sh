@@ -11,6 +11,8 @@ need() { # PROGRAM PACKAGE: install a Debian package unless its program is there
 missing=()
 need initdb postgresql
 need podman podman
+need runc runc
+need nft nftables
 need busybox busybox-static
 need pasta passt
 need ip iproute2

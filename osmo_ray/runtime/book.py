@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from osmo_ray.runtime import reasons
 from osmo_ray.runtime.codec import Job, Orders
+from osmo_ray.runtime.container import Engine
 from osmo_ray.runtime.network import free_address
 from osmo_ray.runtime.options import Options
 from osmo_ray.runtime.process import Identity
@@ -91,7 +92,7 @@ class Book:
         return [e for e in self.live() if e.job.plan.group_uuid in groups and e.key not in listed]
 
     def accept(
-        self, plan: AttemptPlan, mode: str, why: str, *, private: bool, engine: str = ""
+        self, plan: AttemptPlan, mode: str, why: str, *, private: bool, engine: Engine
     ) -> tuple[Entry | None, Observation | None]:
         """Take a new attempt. The entry is None while it must wait for GPUs, or when it was refused for good; then
         the observation says so."""
@@ -99,7 +100,8 @@ class Book:
         if gpus is None:
             return None, self._no_gpus(plan)
         address = self._address(private=private)
-        job = Job(plan, mode, why, address, gpus, private, self.storage_url, engine)
+        job = Job(plan, mode, why, address, gpus, private, self.storage_url, engine.name)
+        job = replace(job, engine_global=engine.before, engine_run=engine.extra)
         orders = Orders().updated(plan)
         reason = Reason("HowItRuns", why, {"mode": mode}) if why else None
         seen = Observation(plan.key, Phase.ACCEPTED, time.time(), self.node, address, plan.restart, reason=reason)

@@ -17,6 +17,7 @@ from osmo_ray.spec.reason import Reason
 _PLAN_FIELDS = tuple(f.name for f in fields(AttemptPlan) if f.name not in ("key", "ray"))
 _PARTS = {"files": FilePlan, "inputs": InputPlan, "outputs": OutputPlan}
 _TUPLES = ("argv", "peers")
+_JOB_TUPLES = ("gpus", "engine_global", "engine_run")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class Job:
     address_is_own: bool = False
     storage_url: str = ""
     engine: str = ""
+    engine_global: tuple[str, ...] = ()
+    engine_run: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ def job_to_json(job: Job) -> dict[str, Any]:
 def job_from_json(value: Mapping[str, Any]) -> Job:
     """What `job_to_json` wrote."""
     known = {f.name: value[f.name] for f in fields(Job) if f.name in value}
-    return Job(**known | {"plan": plan_from_json(value["plan"]), "gpus": tuple(known.get("gpus", ()))})
+    return Job(**known | {"plan": plan_from_json(value["plan"]), **{n: tuple(known.get(n, ())) for n in _JOB_TUPLES}})
 
 
 def orders_to_json(orders: Orders) -> dict[str, Any]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from osmo_ray.runtime.supervisor import Supervisor
 
 _CHUNK = 1 << 20
-_KILL_WAIT = 30.0
+_KILL_WAIT, _ENGINE_WAIT = 30.0, 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Command:
         engine, image = self.sup.job.engine, self.plan.image
 
         def pulled() -> dict[str, Any]:
-            failure = container.pull(engine, image)
+            failure = container.pull(engine, image, self.sup.job.why)
             if failure is not None:
                 raise failure
             return {}
@@ -175,7 +175,7 @@ class Command:
                 Start(
                     argv, environment, self._cwd(), log_out, self.sandbox, self.sup.net, net_fd, user_fd,
                     self.sup.job.address if self.sandbox and self.sandbox.private_network else "",
-                    self.place.hostname, generation, entrances,
+                    self.place.hostname, generation, entrances, self.sup.job.mode == "container",
                 )
             )  # fmt: skip
         finally:
@@ -232,10 +232,12 @@ class Command:
             self._kill_now()
 
     def _kill_now(self) -> None:
-        if self.running is not None:
-            self.running.kill()
         if self.sup.job.mode == "container":
+            # The engine ends its container and cleans up; killing the engine itself would leave it confused.
             container.kill(self.sup)
+            self._stay_until_over(_ENGINE_WAIT)
+        if self.running is not None and not self._over:
+            self.running.kill()
         if self.sup.meter.cgroup is not None:
             self.sup.meter.cgroup.kill()
 
@@ -281,7 +283,8 @@ class Command:
             self.sup.forget(self.sup.log_in)
             self.sup.log_in = -1
         self.sup.log.flush()
-        self.sup.meter.ended(float(self._end_value().get("cpu", 0.0)))
+        end = self._end_value()
+        self.sup.meter.ended(float(end.get("cpu", 0.0)), int(end.get("peak", 0)))
         self.sup.meter.look_at_disk(now=True)
 
     def _end_value(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ The container keeps its name until the attempt ends, so that a restart in place 
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -40,12 +41,42 @@ class Engine:
 
     name: str
     why: str
+    before: tuple[str, ...] = ()
+    """Options of the engine itself that containers need on this host."""
+    extra: tuple[str, ...] = ()
+    """Options of `run` that they need."""
+    _tried: bool = False
     _local: set[str] = field(default_factory=set)
     _absent: dict[str, float] = field(default_factory=dict)
     _registries: dict[str, tuple[float, bool]] = field(default_factory=dict)
 
-    def usable(self, image: str) -> tuple[bool, str]:
+    def ready(self, root: Path) -> bool:
+        """Whether it really starts containers: tried once, when the first task wants one, with what older engines
+        and narrow hosts need."""
+        if self._tried or not self.name:
+            return bool(self.name)
+        self._tried = True
+        empty = root / "empty"
+        empty.mkdir(exist_ok=True)
+        said = ""
+        for before, extra in _ways(self.name):
+            argv = [self.name, *before, "run", "--rm", *extra, "--network", "none", "--rootfs", str(empty), "/nothing"]
+            if self.name == "docker":
+                return True  # its daemon has rights and limits of its own
+            code, said = _say(argv)
+            if code == 127 or "no such file" in said.lower() or "not found" in said.lower():
+                self.before, self.extra = before, extra
+                return True
+        self.why = f"{self.name} starts no container: {said}"
+        self.name = ""
+        return False
+
+    def usable(self, image: str, root: Path) -> tuple[bool, str]:
         """Whether a task that does not insist should run in a container of `image`, and why."""
+        known, why = self._gets(image)
+        return (True, why) if known and self.ready(root) else (False, self.why if known else why)
+
+    def _gets(self, image: str) -> tuple[bool, str]:
         if not self.name:
             return False, self.why
         if self._has(image):
@@ -81,9 +112,12 @@ class Engine:
         return found
 
     def remove(self, key: str) -> None:
-        """End and remove an attempt's container."""
-        if self.name:
-            _run([self.name, "rm", "--force", "--volumes", container_name(key)])
+        """End and remove an attempt's container. After its monitor was killed, podman needs to be told twice."""
+        now = ["--time", "0"] if self.name == "podman" else []
+        for _ in range(4 if self.name else 0):
+            if _run([self.name, "rm", "--force", *now, "--volumes", container_name(key)]) == 0:
+                return
+            time.sleep(0.1)
 
     def joins(self) -> bool:
         """Whether its containers can have addresses of the tasks' network: root's podman can enter a namespace."""
@@ -103,6 +137,27 @@ def find(option: str) -> Engine:
         else:
             tried.append(f"{name} does not answer")
     return Engine("", ", ".join(tried))
+
+
+def _ways(name: str) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Options to try. A host may forbid raising limits (then they are set to what we have), and crun refuses hosts
+    with both versions of cgroups (runc does not)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limits = ("--ulimit", f"nofile={soft}:{hard}", "--ulimit", "nproc=4096:4096")
+    ways: list[tuple[tuple[str, ...], tuple[str, ...]]] = [((), ()), ((), limits)]
+    if name == "podman" and shutil.which("runc"):
+        ways += [(("--runtime", "runc"), ()), (("--runtime", "runc"), limits)]
+    return ways
+
+
+def _say(argv: list[str]) -> tuple[int, str]:
+    try:
+        done = subprocess.run(
+            argv, capture_output=True, timeout=_ANSWER_LIMIT * 2, check=False, stdin=subprocess.DEVNULL
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return -1, str(error)
+    return done.returncode, done.stderr.decode(errors="replace").strip()[-300:]
 
 
 def _run(argv: list[str], limit: float = _ANSWER_LIMIT) -> int:
@@ -129,10 +184,10 @@ def container_name(key: str) -> str:
     return f"osmo-{key}"
 
 
-def pull(engine: str, image: str) -> RuntimeFailure | None:
+def pull(engine: str, image: str, why: str) -> RuntimeFailure | None:
     """Get the image if it is not there; the failure if it cannot be had."""
     if not engine:
-        return _no_image(image, "no container engine answers on this host")
+        return _no_image(image, why)
     if has_image(engine, image):
         return None
     try:
@@ -163,7 +218,7 @@ def mounts(place: Place, files: list[tuple[str, Path]]) -> list[tuple[str, str]]
             own.parent.mkdir(parents=True, exist_ok=True)
             own.write_bytes(source.read_bytes())
         elif not path.startswith("/") or path.startswith("/osmo") or ":" in path:
-            raise reasons.bad_file(target, f"it must be an absolute path without colons, outside /osmo except {OUTPUT}")
+            raise reasons.bad_file(target, f"it must be absolute, without colons, and outside /osmo except {OUTPUT}")
         else:
             shown.append((str(source), path))
     return shown
@@ -179,10 +234,11 @@ def argv(
     """The engine's command line for this generation."""
     plan, name = sup.plan, container_name(str(sup.plan.key))
     if sup.generation > 0 and _run([sup.job.engine, "container", "inspect", name]) == 0:
-        return (sup.job.engine, "start", "--attach", name)
+        return (sup.job.engine, *sup.job.engine_global, "start", "--attach", name)
     line = [
-        sup.job.engine, "run", "--name", name, "--hostname", sup.place.hostname, "--pull", "never",
-        "--security-opt", "no-new-privileges", "--pids-limit", "32768", "--cpus", str(plan.cpu),
+        sup.job.engine, *sup.job.engine_global, "run", *sup.job.engine_run, "--name", name,
+        "--hostname", sup.place.hostname, "--pull", "never", "--security-opt", "no-new-privileges",
+        "--pids-limit", "32768", "--cpus", str(plan.cpu),
         "--memory", str(plan.memory), "--memory-swap", str(plan.memory), "--workdir", "/",
         "--volume", f"{sup.folder.data_in}:{INPUT}", "--volume", f"{sup.folder.data_out}:{OUTPUT}",
     ]  # fmt: skip

@@ -107,6 +107,15 @@ class Helpers:
             tail = (self.root / "zygote.log").read_text(errors="replace")[-500:]
             raise RuntimeFailure(0, Reason("NoZygote", f"the process that starts tasks cannot start: {tail}"))
 
+    def renew_zygote(self) -> None:
+        """End the zygote of an earlier host: its code and its environment (credentials) may be old ones. Attempts
+        do not depend on it."""
+        old = Identity.of(_number(self.root / zygote.LOCK))
+        if old is None or not _is_held(self.root / zygote.LOCK):
+            return
+        old.signal(signal.SIGKILL)
+        self._until(lambda: not _is_held(self.root / zygote.LOCK), "the old zygote does not go")
+
     # --- what the host can do ------------------------------------------------------------------------------------
 
     def examine(self) -> Host:
@@ -127,9 +136,16 @@ class Helpers:
             (self.root / "net.json").unlink(missing_ok=True)
             self.ask("hold", keepers=supervisors(), node_only=not host.bridge)
             self._until((self.root / "net.json").exists, "the tasks' network could not be made")
-            net, self.out = Network.load(self.root), None
+            net = Network.load(self.root)
+            self._end_old_way_out(net)
         if net is not None and host.bridge:
             self._keep_way_out(net)
+
+    def _end_old_way_out(self, net: Network | None) -> None:
+        """A pasta that is attached to a network nobody uses any more must go; one that still carries stays."""
+        if self.out is not None and not (net is not None and network.out_is_up(net)):
+            self.out.signal(signal.SIGKILL)
+            self.out = None
 
     def _keep_way_out(self, net: Network) -> None:
         if not net.out or (self.out is not None and self.out.alive()) or time.monotonic() < self._out_after:
@@ -178,6 +194,21 @@ class Helpers:
                 one.signal(signal.SIGKILL)
         for name in ("net.json", "out.json", zygote.SOCKET, zygote.LOCK):
             (self.root / name).unlink(missing_ok=True)
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a live process has this lock."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
 
 
 def _number(path: Path) -> int:

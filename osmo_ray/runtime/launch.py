@@ -26,6 +26,7 @@ from osmo_ray.runtime.network import Network
 from osmo_ray.runtime.process import kill_tree, send
 from osmo_ray.runtime.sandbox import Sandbox
 
+_PATIENCE = 8
 _RESET = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD, signal.SIGPIPE)
 
 
@@ -45,6 +46,8 @@ class Start:
     hostname: str = ""
     generation: int = 0
     cgroup: tuple[int, ...] = ()
+    patient: bool = False
+    """What the command leaves running gets a while to end by itself: an engine's clean-up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,21 +167,11 @@ def _enter(what: Start) -> None:
 
 
 def _init(what: Start, gate: int, status: int) -> NoReturn:
-    os.read(gate, 1)
-    _die_with_supervisor(gate, inside=what.sandbox is not None)
-    main = 0
-
-    def forward(number: int, _: object) -> None:
-        if main:
-            try:
-                os.killpg(main, number)
-            except ProcessLookupError:
-                pass
-        else:
-            os._exit(0)
-
+    forward = _Forward()
     signal.signal(signal.SIGTERM, forward)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.read(gate, 1)
+    _die_with_supervisor(gate, inside=what.sandbox is not None)
     sys.name_process("osmo-init")
     try:
         if what.sandbox is not None:
@@ -194,7 +187,33 @@ def _init(what: Start, gate: int, status: int) -> NoReturn:
         os.write(status, failure)
         os._exit(0)
     os.close(what.output)
-    _wait_for_all(main, status, inside=what.sandbox is not None)
+    forward.ready(main)
+    _wait_for_all(main, status, inside=what.sandbox is not None, patient=what.patient)
+
+
+class _Forward:
+    """Init's handler of TERM: to the command's process group, once there is one; until then it is kept."""
+
+    def __init__(self) -> None:
+        self.group = 0
+        self.kept = False
+
+    def __call__(self, number: int, _: object) -> None:
+        self.kept = True
+        if self.group:
+            self._send()
+
+    def ready(self, group: int) -> None:
+        """The command has begun, so its group is there."""
+        self.group = group
+        if self.kept:
+            self._send()
+
+    def _send(self) -> None:
+        try:
+            os.killpg(self.group, signal.SIGTERM)
+        except ProcessLookupError:
+            pass
 
 
 def _die_with_supervisor(gate: int, *, inside: bool) -> None:
@@ -216,7 +235,7 @@ def _end_own_tree() -> None:
     os._exit(0)
 
 
-def _wait_for_all(main: int, status: int, *, inside: bool) -> NoReturn:
+def _wait_for_all(main: int, status: int, *, inside: bool, patient: bool) -> NoReturn:
     """The command's end is the end: what it left running is killed, as a container would."""
     while True:
         pid, result = os.waitpid(-1, 0)
@@ -228,6 +247,9 @@ def _wait_for_all(main: int, status: int, *, inside: bool) -> NoReturn:
             os.kill(-1, signal.SIGKILL)
         except ProcessLookupError:
             pass
+    elif patient:
+        signal.signal(signal.SIGALRM, lambda *_: kill_tree(os.getpid()))
+        signal.alarm(_PATIENCE)
     else:
         kill_tree(os.getpid())
     try:
@@ -235,10 +257,16 @@ def _wait_for_all(main: int, status: int, *, inside: bool) -> NoReturn:
             os.waitpid(-1, 0)
     except ChildProcessError:
         pass
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    own, used = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     end = {"signal": os.WTERMSIG(result)} if os.WIFSIGNALED(result) else {"exit": os.WEXITSTATUS(result)}
-    _tell(status, {**end, "cpu": used.ru_utime + used.ru_stime})
+    _tell(status, {**end, "cpu": used.ru_utime + used.ru_stime, "peak": _peak(own, used)})
     os._exit(0)
+
+
+def _peak(own: resource.struct_rusage, used: resource.struct_rusage) -> int:
+    """Bytes of the largest process there was. A fork begins with init's own pages in its account, so less than that
+    says nothing."""
+    return used.ru_maxrss * 1024 if used.ru_maxrss > own.ru_maxrss else 0
 
 
 def _tell(status: int, value: Mapping[str, Any]) -> None:

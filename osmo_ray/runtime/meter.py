@@ -53,8 +53,10 @@ class Meter:
         self._disk_due = begun + max(_DISK_EVERY, took * _DISK_SHARE)
         return used
 
-    def ended(self, cpu: float) -> None:
-        """A generation is over; its init told `cpu` seconds."""
+    def ended(self, cpu: float, peak: int) -> None:
+        """A generation is over; its init told `cpu` seconds and the largest process's peak (0: not known)."""
+        if self.cgroup is None:
+            self.memory_peak = max(self.memory_peak, peak)
         self.cpu_before += max(cpu, self.cpu_sampled)
         self.cpu_sampled = 0.0
 

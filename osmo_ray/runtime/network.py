@@ -106,6 +106,9 @@ def hold(root: Path, keepers: list[int], node_only: bool) -> None:
     spool = Spool(root)
     while root.exists() and spool.lease_left() > -_IDLE_LIMIT:
         time.sleep(5.0)
+    carrier = read_json(root / "out.json") if root.exists() else None
+    if carrier is not None:
+        Identity.from_json(carrier).signal(signal.SIGTERM)
 
 
 def become_root_of_own() -> None:

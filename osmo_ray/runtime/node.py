@@ -75,6 +75,7 @@ class NodeHost:
         self.spool.renew(self.options.lease)
         self.book.load()
         self.book.gpus = find_gpus(self.options.gpu)
+        self.helpers.renew_zygote()
         self.host = self.helpers.examine()
         self.engine = container.find(self.options.engine)
         self._keep_network()
@@ -143,7 +144,7 @@ class NodeHost:
 
     def _take(self, plan: AttemptPlan) -> None:
         mode, why, private = self._how(plan)
-        entry, refusal = self.book.accept(plan, mode, why, private=private, engine=self.engine.name)
+        entry, refusal = self.book.accept(plan, mode, why, private=private, engine=self.engine)
         if refusal is not None:
             self._news.append(refusal)
         if entry is not None:
@@ -167,10 +168,11 @@ class NodeHost:
         private = host.bridge and plan.network != "node"
         contained = private and self.engine.joins()
         if wants is Sandbox.CONTAINER:
-            return "container", f"runs in a container of {plan.image} by {self.engine.name or 'no engine'}", contained
+            self.engine.ready(self.root)
+            return "container", f"runs in a container of {plan.image}: {self.engine.why}", contained
         why = ""
         if wants is Sandbox.AUTO and plan.image:
-            usable, why = self.engine.usable(plan.image)
+            usable, why = self.engine.usable(plan.image, self.root)
             if usable and len(plan.peers) > 1 and plan.network != "node" and not contained:
                 why = f"containers of {self.engine.name} cannot join the network of the task's group here"
             elif usable:
@@ -248,8 +250,6 @@ class NodeHost:
     def _remove(self, entries: list[Entry]) -> None:
         for entry in entries:
             entry.folder.remove()
-            if entry.job.mode == "container":
-                self.engine.remove(str(entry.key))
 
     def _forget(self, entries: list[Entry]) -> None:
         self.book.bury("k", [str(entry.key) for entry in entries])

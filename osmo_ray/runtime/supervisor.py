@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from osmo_ray.runtime import network, process, reasons, work
+from osmo_ray.runtime import container, network, process, reasons, work
 from osmo_ray.runtime import syscalls as sys
 from osmo_ray.runtime.cgroups import Cgroup
 from osmo_ray.runtime.codec import Job
@@ -188,6 +188,8 @@ class Supervisor:
 
     def _clean(self) -> None:
         process.kill_tree(os.getpid())
+        if self.job.mode == "container":
+            container.Engine(self.job.engine, "").remove(str(self.plan.key))
         if self.meter.cgroup is not None:
             self.meter.cgroup.kill()
             self._reap()

@@ -71,7 +71,7 @@ def fetch(place: Place, log: Log) -> dict[str, Any]:
                 store = store or open_store(place.job.storage_url)
                 tree = transfer.download(store, one.source, folder, one.regex)
             else:
-                tree = transfer.download_plain(open_store(one.source), "", folder, one.regex)
+                tree = _fetch_url(one.source, folder, one.regex)
         except NoSuchObject as error:
             raise reasons.download_failed(one.source, f"nothing whole is there ({error})") from error
         except (ObjectError, OSError, ValueError) as error:
@@ -79,6 +79,15 @@ def fetch(place: Place, log: Log) -> dict[str, Any]:
             raise reasons.download_failed(one.source, error) from error
         log.say(f"input {number}: {_amount(tree)} from {one.alias or one.source} in {_took(begun)}")
     return {}
+
+
+def _fetch_url(url: str, folder: Path, regex: str) -> transfer.Tree:
+    """A folder of a store, or one object of it."""
+    store = open_store(url)
+    if next(iter(store.list("")), None) is not None:
+        return transfer.download_plain(store, "", folder, regex)
+    parent, _, name = url.rstrip("/").rpartition("/")
+    return transfer.download_plain(open_store(parent), name, folder, regex)
 
 
 def keep(place: Place, log: Log) -> dict[str, Any]:

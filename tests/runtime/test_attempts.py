@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import pytest
 from hosting import Begin, Host, again, alive, pids_of, plan, shell, wait_for
@@ -44,6 +45,29 @@ async def test_an_input_that_is_not_whole_fails_with_2010(any_host: Host) -> Non
     assert end.exit_code == 2010
     assert end.reason is not None
     assert end.reason.code == "DownloadFailed"
+
+
+@pytest.mark.parametrize("name", ["outside", "outside/deep/file"])
+async def test_a_url_input_is_a_folder_or_one_file_and_a_url_output_a_folder(
+    any_host: Host, folder: Path, name: str
+) -> None:
+    (folder / "outside/deep").mkdir(parents=True)
+    (folder / "outside/deep/file").write_text("from a url")
+    url = (folder / name).as_uri()
+    out = (OutputPlan("url", (folder / "kept").as_uri()),)
+    one = shell("cd {{input:0}}; cp $(find . -type f) {{output}}/copy".replace("$(", "$$("),
+                inputs=(InputPlan("url", url),), outputs=out)  # fmt: skip
+    end = await any_host.run(one)
+    assert (end.exit_code, end.output) == (0, "")
+    assert (folder / "kept/copy").read_text() == "from a url"
+
+
+async def test_an_output_that_cannot_be_kept_fails_with_2012(any_host: Host, folder: Path) -> None:
+    (folder / "store").mkdir(exist_ok=True)
+    (folder / "store" / "wf").write_text("a file where a folder should be")
+    end = await any_host.run(shell("touch {{output}}/x", outputs=(OutputPlan("prefix", "wf/a"),)))
+    assert end.reason is not None
+    assert (end.exit_code, end.reason.code) == (2012, "UploadFailed")
 
 
 async def test_regex_picks_from_the_start_of_the_relative_path(any_host: Host) -> None:
@@ -126,6 +150,15 @@ async def test_delete_ends_with_term_and_keeps_the_log(any_host: Host) -> None:
     assert end.reason.code == "Stopped"
     store = open_store(any_host.book.storage_url)
     assert b"bye" in stored_log(store, one.workflow_uuid, one.key, 0, 1 << 20).data
+
+
+async def test_an_order_to_stop_is_not_lost_while_the_command_begins(any_host: Host) -> None:
+    for _ in range(8):
+        one = plan("sleep", "1000")
+        await any_host.apply(1, [one])
+        await any_host.phase(one.key, Phase.RUNNING)
+        await any_host.delete(1, [one.group_uuid], 1000.0)
+        assert (await any_host.end(one.key)).phase is Phase.LOST
 
 
 async def test_delete_kills_grandchildren_that_ignore_term(any_host: Host) -> None:

@@ -62,6 +62,18 @@ async def test_the_zygote_is_killed_and_replaced_and_tasks_go_on(any_host: Host)
     assert (await any_host.end(first.key)).exit_code == 0
 
 
+async def test_a_new_host_has_a_new_zygote_and_keeps_the_tasks(any_host: Host, begin: Begin) -> None:
+    one = shell("echo up; while [ ! -e {{output}}/go ]; do sleep 0.02; done")
+    await any_host.apply(1, [one])
+    await any_host.says(one.key, "up")
+    before = (any_host.root / zygote.LOCK).read_text()
+    await any_host.close()
+    later = await begin(any_host.options)
+    assert (later.root / zygote.LOCK).read_text() != before
+    (later.spool.folder(one.key).data_out / "go").touch()
+    assert (await later.end(one.key)).exit_code == 0
+
+
 async def test_a_killed_supervisor_takes_its_task_with_it_and_is_told(any_host: Host) -> None:
     one = shell("(setsid sleep 1000 &); echo up; sleep 1000", outputs=(OutputPlan("prefix", "wf/lost"),))
     await any_host.apply(1, [one])
