@@ -68,6 +68,11 @@ class Client:
         answer = self._post(pool, None, workflow_id=name, env_vars=list(env), priority=priority.upper())
         return str(answer["name"])
 
+    def restart(self, name: str, *, pool: str = "") -> str:
+        """Run what failed of `name` again, in its own pool by default; what completed is not repeated."""
+        chosen = pool or str(self.view(name, skip_groups=True)["pool"] or self.pool())
+        return str(self.http.json("POST", f"/api/pool/{chosen}/workflow/{name}/restart")["name"])
+
     def validate(self, text: str, *, pool: str = "", set: Iterable[str] = (), set_string: Iterable[str] = ()) -> str:
         """What the platform says of a file that it would accept; raises `ClientError` with `problems` otherwise."""
         answer = self._post(pool, self._body(text, set, set_string, ""), validation_only=True)

@@ -180,6 +180,14 @@ def test_cancel_wait_delete(site: Site, world: World, capsys: Capture) -> None:
     assert world.store.find(names[0]) is None
 
 
+def test_restart_says_the_new_id(site: Site, world: World, capsys: Capture) -> None:
+    name = mine(world)
+    (key,) = world.start(name, "a")
+    world.finish(name, key, 1)
+    assert "Workflow ID        - one-2" in osmo(capsys, "workflow", "restart", name)
+    assert "only failed workflows" in osmo(capsys, "workflow", "restart", "one-2", code=2)
+
+
 def test_wait_gives_up_when_told(site: Site, world: World, capsys: Capture) -> None:
     assert "still PENDING" in osmo(capsys, "workflow", "wait", mine(world), "--timeout", "0", code=75)
 
