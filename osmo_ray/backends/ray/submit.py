@@ -127,6 +127,8 @@ def _submit(client: JobSubmissionClient, program: Program, argv: Sequence[str]) 
     """Submit once. Right after a head's start there may be no agent yet; a duplicate means that it is there."""
     environment = {name: os.environ[name] for name in program.environment if name in os.environ}
     environment |= {"OSMO_RAY_NAMESPACE": program.namespace, "OSMO_PLACEMENT_GROUP": "program"}
+    # `python` is the one that has Ray, whatever the host's is.
+    environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
     runtime = {**program.runtime_env, "env_vars": {**program.runtime_env.get("env_vars", {}), **environment}}
     until = time.monotonic() + _RETRY_FOR
     while True:
