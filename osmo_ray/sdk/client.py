@@ -25,6 +25,9 @@ from osmo_ray.sdk.values import Downloaded, OutputFile, WorkflowState
 _PATIENCE = 60.0
 """Seconds for which `wait` and `follow` bear a platform that does not answer."""
 
+_EASE = 10.0
+"""Polls leave the platform this many times as long alone as it took to answer: large workflows are asked less often."""
+
 
 class Client:
     """One platform, by its address, as one user.
@@ -126,12 +129,14 @@ class Client:
         self.http.patience, kept = _PATIENCE, self.http.patience
         try:
             while last is None or not last.finished:
+                begin = time.monotonic()
                 state = self.workflow(name)
+                took = time.monotonic() - begin
                 if state != last:
                     last = state
                     yield state
                 if not state.finished:
-                    time.sleep(poll)
+                    time.sleep(max(poll, _EASE * took))
         finally:
             self.http.patience = kept
 
@@ -141,9 +146,9 @@ class Client:
         self.http.patience, kept = _PATIENCE, self.http.patience
         try:
             while True:
-                state = WorkflowState.from_json(self.view(name))
+                state = WorkflowState.from_json(self.view(name, skip_groups=True))
                 if state.finished:
-                    return state
+                    return self.workflow(name)
                 if deadline is not None and time.monotonic() + poll > deadline:
                     raise TimeoutError(f"{name} is still {state.status} after {timeout:g} seconds")
                 time.sleep(poll)
