@@ -15,6 +15,7 @@ import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayError
+from ray.serve._private import replica
 
 from osmo_ray import settings as settings_room
 from osmo_ray.api import application
@@ -52,7 +53,20 @@ class Api:
 
 
 def _application() -> FastAPI:
+    _close_replica_port()
     return application.build(services_from(settings_room.load()))
+
+
+def _close_replica_port() -> None:
+    """Serve opens a port in every replica for calls between deployments. It listens on all interfaces and unpickles
+    what it gets, and there is no setting for it. This application is one deployment, so loopback is enough; a test
+    of the running platform watches that it stays so."""
+    opens = replica.add_port_to_grpc_server
+
+    def on_loopback(server: Any, address: str) -> int:
+        return int(opens(server, address.replace("[::]", "127.0.0.1")))
+
+    replica.add_port_to_grpc_server = on_loopback
 
 
 def services_from(settings: Settings) -> Services:

@@ -88,7 +88,8 @@ class FakeBackend:
     async def watch(self, wait: float) -> Sequence[Observation]:
         self._check()
         try:
-            seen = [await asyncio.wait_for(self._news.get(), wait)]
+            async with asyncio.timeout(wait):
+                seen = [await self._news.get()]
         except TimeoutError:
             return ()
         while not self._news.empty():

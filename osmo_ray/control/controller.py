@@ -246,14 +246,17 @@ class Controller:
 
     async def _until(self, event: asyncio.Event, seconds: float) -> None:
         try:
-            await asyncio.wait_for(event.wait(), seconds)
+            # Not `wait_for`, which on Python 3.11 can swallow a cancellation that comes with the event.
+            async with asyncio.timeout(seconds):
+                await event.wait()
         except TimeoutError:
             pass
         event.clear()
 
     async def _pause(self, seconds: float) -> None:
         try:
-            await asyncio.wait_for(self._stopped.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._stopped.wait()
         except TimeoutError:
             pass
 

@@ -38,10 +38,12 @@ class GatewayStore:
     """Keys below `osmo+http://host:port/prefix` (or `osmo+https`), with the rights of `token`. `ca` is a file of
     certificates to trust instead of the system's; `timeout` is seconds without any byte."""
 
-    def __init__(self, url: str, *, token: str, ca: str = "", timeout: float = 60.0) -> None:
+    def __init__(self, url: str, *, token: str = "", ca: str = "", timeout: float = 60.0) -> None:
         parts = urlsplit(url)
         if not parts.hostname or parts.query or parts.username:
             raise ObjectError(f"{url}: write osmo+http://host:port or osmo+http://host:port/prefix", permanent=True)
+        if not token:
+            raise ObjectError(f"{url}: a storage gateway needs a token", permanent=True)
         self.url = url.rstrip("/")
         self._tls = parts.scheme == "osmo+https"
         self._host, self._port = parts.hostname, parts.port or (443 if self._tls else 80)

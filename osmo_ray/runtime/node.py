@@ -226,7 +226,8 @@ class NodeHost:
             if left <= 0:
                 break
             try:
-                await asyncio.wait_for(self._rang.wait(), left)
+                async with asyncio.timeout(left):
+                    await self._rang.wait()
             except TimeoutError:
                 break
         found = list(self._news)

@@ -58,7 +58,7 @@ class Database:
         try:
             parsed = make_url(url)
         except ArgumentError as error:
-            raise StoreError(f"not a database URL: {url!r}; write sqlite:////path/osmo.db", permanent=True) from error
+            raise StoreError("this is not a database URL; write sqlite:////path/osmo.db", permanent=True) from error
         kind = parsed.get_backend_name()
         self.file: Path | None = None
         self._turn = threading.Lock()
@@ -78,6 +78,11 @@ class Database:
     @property
     def sqlite(self) -> bool:
         return self.file is not None
+
+    @property
+    def mark(self) -> str:
+        """What stands for a parameter in plain SQL."""
+        return "?" if self.sqlite else "%s"
 
     @property
     def clock(self) -> str:
@@ -198,8 +203,3 @@ def _postgres_engine(url: str) -> Engine:
         raw.autocommit = before
 
     return engine
-
-
-def hide_password(url: str) -> str:
-    """The URL as it may be shown."""
-    return make_url(url).render_as_string(hide_password=True)

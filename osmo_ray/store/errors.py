@@ -14,7 +14,6 @@ _SQLITE_PERMANENT = frozenset(
     {
         sqlite3.SQLITE_READONLY,
         sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_CANTOPEN,
         sqlite3.SQLITE_NOTADB,
         sqlite3.SQLITE_PERM,
         sqlite3.SQLITE_AUTH,

@@ -43,15 +43,13 @@ class Leading(Verbs):
 
     def check_lease(self, connection: Connection, lease: Lease) -> None:
         """Raises `LeaseLost` unless the lease is still held now; to be called first in a writing transaction."""
-        lock = "" if self.database.sqlite else " FOR SHARE"
+        lock, mark = "" if self.database.sqlite else " FOR SHARE", self.database.mark
         # The clock is read outside, so after the row is locked, however long that took.
-        ask = text(
-            f"SELECT held.expires - {self.database.clock} "  # noqa: S608 - constants of ours
-            "FROM (SELECT expires FROM leases "
-            f"WHERE name = :name AND holder = :holder AND epoch = :epoch{lock}) AS held"
+        ask = (
+            f"SELECT held.expires - {self.database.clock} FROM (SELECT expires FROM leases "  # noqa: S608 - our constants
+            f"WHERE name = {mark} AND holder = {mark} AND epoch = {mark}{lock}) AS held"
         )
-        values = {"name": lease.name, "holder": lease.holder, "epoch": lease.epoch}
-        left = connection.execute(ask, values).scalar()
+        left = connection.exec_driver_sql(ask, (lease.name, lease.holder, lease.epoch)).scalar()
         if left is None or left <= 0:
             why = "another holder has it" if left is None else f"it expired {-left:.1f} s ago"
             raise LeaseLost(f"lease {lease.name!r} of {lease.holder} (epoch {lease.epoch}) is lost: {why}")

@@ -55,6 +55,7 @@ class WorkflowQuery:
 
     users: Sequence[str] = ()
     name: str = ""
+    """A part of the id, literally."""
     statuses: Sequence[str] = ()
     """Empty: all but FAILED_SUBMISSION."""
     pools: Sequence[str] = ()
@@ -83,6 +84,7 @@ class WorkflowRow:
     tasks: int = 0
     """Tasks of the workflow, each counted once over its attempts."""
     finished: int = 0
+    """Those whose newest attempt has ended; the failed are among them."""
     failed: int = 0
 
 
@@ -91,6 +93,7 @@ class TaskQuery:
     """Filters of `osmo task list`; an empty sequence does not filter."""
 
     workflow: str = ""
+    """A part of the workflow's id, literally."""
     statuses: Sequence[str] = ()
     users: Sequence[str] = ()
     pools: Sequence[str] = ()
@@ -201,7 +204,8 @@ class Store(Protocol):
         ...
 
     def delete_workflows(self, uuids: Sequence[str]) -> int:
-        """Remove finished workflows with all that belongs to them; unfinished ones are passed over."""
+        """Remove finished workflows with all that belongs to them; unfinished ones, and those with commands still to
+        send, are passed over. Returns how many went."""
         ...
 
     def finished_before(self, at: float, limit: int = 1000) -> Sequence[WorkflowRow]:
@@ -246,7 +250,9 @@ class Store(Protocol):
         ...
 
     # -- around
-    def save_nodes(self, backend: str, nodes: Sequence[NodeReport], at: float) -> None: ...
+    def save_nodes(self, backend: str, nodes: Sequence[NodeReport], at: float) -> None:
+        """These nodes were seen at `at`; others of this backend stay until they were not seen for a day."""
+        ...
 
     def nodes(self) -> Sequence[tuple[str, float, NodeReport]]:
         """(backend, seen at, report) of all nodes."""

@@ -73,24 +73,24 @@ def right_end(platform: Platform, id: str, tmp_path: Path, limit: float = 150) -
     return seen
 
 
-def test_the_controller_dies(own_platform: Platform, tmp_path: Path):
-    id = begin(own_platform)
-    own_platform.kill("ray::Controller")
-    seen = right_end(own_platform, id, tmp_path)
+def test_the_controller_dies(platform: Platform, tmp_path: Path):
+    id = begin(platform)
+    platform.kill("ray::Controller")
+    seen = right_end(platform, id, tmp_path)
     assert seen["middle"] == ["COMPLETED"], "the task went on, so it must not have run again"
 
 
-def test_a_replica_dies(own_platform: Platform, tmp_path: Path):
-    id = begin(own_platform)
-    own_platform.kill("ray::ServeReplica")
-    seen = right_end(own_platform, id, tmp_path)
+def test_a_replica_dies(platform: Platform, tmp_path: Path):
+    id = begin(platform)
+    platform.kill("ray::ServeReplica")
+    seen = right_end(platform, id, tmp_path)
     assert seen["middle"] == ["COMPLETED"]
 
 
-def test_the_agent_dies(own_platform: Platform, tmp_path: Path):
-    id = begin(own_platform)
-    own_platform.kill("ray::NodeAgent")
-    seen = right_end(own_platform, id, tmp_path)
+def test_the_agent_dies(platform: Platform, tmp_path: Path):
+    id = begin(platform)
+    platform.kill("ray::NodeAgent")
+    seen = right_end(platform, id, tmp_path)
     assert seen["middle"] == ["COMPLETED"], "the supervisor outlives the agent, and the next one adopts it"
 
 
@@ -103,7 +103,7 @@ def test_the_raylet_dies(own_platform: Platform, tmp_path: Path):
 def test_everything_dies_and_up_goes_on(own_platform: Platform, tmp_path: Path):
     id = begin(own_platform)
     own_platform.kill("osmo_ray.platform.keeper")
-    own_platform.kill("ray start")
+    own_platform.kill("ray.scripts.scripts")
     for mark in ("gcs_server", "raylet", "ray::", "dashboard"):
         for pid in own_platform.pids(mark):
             try:

@@ -214,3 +214,17 @@ def test_not_found_is_told_apart(store: GatewayStore, tmp_path: Path) -> None:
     with pytest.raises(NoSuchObject):
         store.download("none", tmp_path / "t")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "url", ["osmo+http://", "osmo+http://user@host/x", "osmo+http://host/x?token=1", "osmo+http://host/../x"]
+)
+def test_bad_urls_are_refused(url: str) -> None:
+    with pytest.raises(ObjectError) as told:
+        open_store(url, token="t")
+    assert told.value.permanent
+
+
+def test_a_token_is_needed() -> None:
+    with pytest.raises(ObjectError, match="needs a token"):
+        open_store("osmo+http://host:1/x")

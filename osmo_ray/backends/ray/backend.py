@@ -111,7 +111,8 @@ class RayBackend:
 
     async def watch(self, wait: float) -> Sequence[Observation]:
         try:
-            seen = list(await asyncio.wait_for(self._news.get(), wait))
+            async with asyncio.timeout(wait):
+                seen = list(await self._news.get())
         except TimeoutError:
             return ()
         while not self._news.empty():
