@@ -328,6 +328,25 @@ def test_a_stored_token_goes_to_its_own_address_only(
     assert resolve(site.url).token == ""
 
 
+def test_a_client_that_hangs_up_ends_its_stream(site: Site, world: World) -> None:
+    name = mine(world)
+    (key,) = world.start(name, "a")
+    world.write(key, "one")
+    lines = Client(site.url).logs(name)
+    assert next(lines).endswith("[a] one")
+    before = world.nodes.calls
+    deadline = time.monotonic() + 20
+    while world.nodes.calls == before:  # it follows
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    lines.close()  # type: ignore[attr-defined]
+    calls = -1
+    while calls != world.nodes.calls:  # and then it does not
+        assert time.monotonic() < deadline
+        calls = world.nodes.calls
+        time.sleep(0.6)
+
+
 def test_the_python_client(site: Site, world: World, tmp_path: Path) -> None:
     with Client(site.url, user="ann") as client:
         name = client.submit(ONE.replace("[c]", '["{{x}}"]'), set=["x=1"], priority="low")
