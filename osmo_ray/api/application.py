@@ -35,7 +35,7 @@ def build(services: Services) -> FastAPI:
         title="osmo-ray",
         version=__version__,
         openapi_url="/api/openapi.json",
-        docs_url="/api/docs",
+        docs_url=None,  # its page loads scripts from elsewhere; the description itself is enough
         redoc_url=None,
         lifespan=life,
         middleware=[Middleware(Gate, services=services, metrics=metrics)],
