@@ -39,7 +39,8 @@ async def compare(
     ledger: Ledger, backend: Backend, nodes: Sequence[NodeReport], silent: Mapping[str, float], lease: float
 ) -> None:
     """One comparison. `silent` is for how many seconds each node has not answered (absent: it answers)."""
-    sent = {o.workflow_uuid for o in await ledger.db(ledger.store.outgoing, 1000)}
+    waiting = await ledger.db(ledger.store.outgoing, 1000)
+    sent = {o.workflow_uuid for o in waiting if o.seq not in ledger.sent}
     listed = await backend.list()
     await watch.step(ledger, backend, listed)
     known = {o.key for o in listed}
