@@ -67,6 +67,8 @@ class NodeAgent:
         self._host = NodeHost(root, node, address, storage, settings.options)
         self._programs = Programs(root, settings.cluster)
         self._told_at = 0.0
+        self._listener = ""
+        self._observing: asyncio.Task[Sequence[Observation]] | None = None
         self._started: asyncio.Task[None] | None = None
 
     async def _ready(self) -> NodeHost:
@@ -99,18 +101,33 @@ class NodeAgent:
     async def attempts(self) -> Sequence[Observation]:
         return self._programs.translate(await (await self._ready()).attempts())
 
-    async def observe(self, wait: float) -> Sequence[Observation]:
-        """News since the last call; each call also tells the tasks that a controller is alive."""
+    async def observe(self, listener: str, wait: float) -> Sequence[Observation]:
+        """News since the last call; each call also tells the tasks that a controller is alive. A new listener takes
+        over from the one before, whose call may still be open although its controller is gone."""
         host = await self._ready()
         host.renew(self._lease)
+        if listener != self._listener and self._observing is not None:
+            self._observing.cancel()
+        self._listener = listener
+        self._observing = asyncio.ensure_future(self._observe(host, wait))
+        try:
+            return self._programs.translate(await self._observing)
+        except asyncio.CancelledError:
+            return ()
+
+    async def _observe(self, host: NodeHost, wait: float) -> Sequence[Observation]:
+        """Each answer costs the controller a transaction. What only informs waits a moment for company; ends and
+        barriers are told at once, unless the last answer was a moment ago: then there is a crowd to wait for."""
         seen = list(await host.observe(wait))
-        # Each answer costs the controller a transaction. What only informs waits a moment for company; ends and
-        # barriers are told at once, unless the last answer was a moment ago: then there is a crowd to wait for.
-        until = time.monotonic() + _COMPANY
-        while seen and (left := min(until, self._crowd(seen)) - time.monotonic()) > 0:
-            seen += await host.observe(left)
+        try:
+            until = time.monotonic() + _COMPANY
+            while seen and (left := min(until, self._crowd(seen)) - time.monotonic()) > 0:
+                seen += await host.observe(left)
+        except asyncio.CancelledError:
+            host.give_back(seen)
+            raise
         self._told_at = time.monotonic()
-        return self._programs.translate(seen)
+        return seen
 
     def _crowd(self, seen: Sequence[Observation]) -> float:
         """Until when an answer with these may wait."""
