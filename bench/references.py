@@ -93,7 +93,7 @@ def _ray() -> dict[str, float]:
             check=True,
             start_new_session=True,
         )
-        _found.update(json.loads(done.stdout.strip().splitlines()[-1]))
+        _found.update(json.loads(next(row for row in done.stdout.splitlines() if row.startswith("{"))))
         shutil.rmtree(folder, ignore_errors=True)
     return _found
 

@@ -16,6 +16,7 @@ _PLATFORM = "osmo_ray.platform"
 WORKFLOW: Mapping[str, tuple[str, str]] = {
     "submit": ("hand in a workflow file (or the id of a workflow, to run it once more)", f"{_CLI}.submit:SUBMIT"),
     "validate": ("check a workflow file and run nothing", f"{_CLI}.submit:VALIDATE"),
+    "restart": ("run what failed of a workflow again", f"{_CLI}.submit:RESTART"),
     "list": ("list workflows", f"{_CLI}.workflow:LIST"),
     "query": ("show one workflow with its tasks", f"{_CLI}.workflow:QUERY"),
     "logs": ("print logs, and follow them while it runs", f"{_CLI}.streams:LOGS"),

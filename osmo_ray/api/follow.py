@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Iterable
 from osmo_ray.api.errors import ApiError
 from osmo_ray.api.loglines import AttemptLog, Line
 from osmo_ray.api.services import Services
-from osmo_ray.store.protocol import TaskRow
+from osmo_ray.store.protocol import StoreError, TaskRow
 
 BUDGET = 4 << 20
 """Bytes that one round may read over all open logs."""
@@ -103,8 +103,13 @@ class Following:
         if self._looked and now - self._looked < self._pause:
             return
         self._looked = now
-        workflow = (await asyncio.to_thread(self._services.store.load, [self._workflow]))[:1]
-        rows = await asyncio.to_thread(self._services.store.attempts, self._workflow)
+        try:
+            workflow = (await asyncio.to_thread(self._services.store.load, [self._workflow]))[:1]
+            rows = await asyncio.to_thread(self._services.store.attempts, self._workflow)
+        except StoreError as error:
+            if error.permanent:
+                raise
+            return  # the database will be back: what is open is followed on meanwhile
         self._pause = 0.5 + 0.002 * len(rows)
         wanted = [row for row in self._chosen(rows) if row.task.node]
         for row in wanted:

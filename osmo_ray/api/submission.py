@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import yaml
 
 from osmo_ray.api.errors import ApiError, not_found
+from osmo_ray.api.restart import remaining
 from osmo_ray.api.services import Services
 from osmo_ray.api.shapes import Submission, Submitted
 from osmo_ray.api.views import Links
@@ -40,13 +41,14 @@ class Order:
     validation_only: bool = False
     priority: str = "NORMAL"
     environment: tuple[str, ...] = ()
+    restart: str = ""
 
 
 def submit(services: Services, order: Order, links: Links) -> Submitted:
     """Carry out an order. Raises `ApiError` and `SpecError`; nothing is left behind then."""
     check_pool(services, order.pool)
     priority = _priority(order.priority)
-    if (order.body is None) == (not order.resubmit):
+    if sum(map(bool, (order.body, order.resubmit, order.restart))) != 1:
         raise ApiError("Send either a workflow file or a workflow_id, not both and not neither.", "USAGE")
     if order.dry_run and order.body is not None:
         return _dry_run(services, order.body)
@@ -95,11 +97,12 @@ def _dry_run(services: Services, body: Submission) -> Submitted:
 def _read(services: Services, order: Order) -> tuple[WorkflowSpec, str, str]:
     """The spec, the text as the user wrote it, and the workflow that it repeats."""
     if order.body is None:
-        old = services.store.find(order.resubmit)
+        name = order.resubmit or order.restart
+        old = services.store.find(name)
         if old is None:
-            raise not_found(order.resubmit)
+            raise not_found(name)
         texts = services.store.texts(old.uuid)
-        return read(texts.rendered), texts.template, old.id
+        return remaining(old) if order.restart else read(texts.rendered), texts.template, old.id
     body = order.body
     done = prepare(body.file, body.set_variables, body.set_string_variables, services.renderer)
     return done.read(), body.uploaded_templated_spec or body.file, ""

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from osmo_ray.sdk.client import Client
 
 _POLL = 0.3
+_ASK_EVERY = 2.0
+"""Seconds between two questions for why things wait."""
+_WIDEST = 240
 _STYLES = {"head": "bold", "good": "green", "bad": "red", "busy": "cyan", "idle": "dim"}
 
 
@@ -94,11 +97,13 @@ def _count(number: int, noun: str) -> str:
 def _lines(client: Client, name: str) -> WorkflowState:
     last: WorkflowState | None = None
     told: set[str] = set()
+    asked = 0.0
     for state in client.follow(name, _POLL):
         for line in changes(last, state):
-            print(line, flush=True)
+            print(line[:_WIDEST], flush=True)
         last = state
-        if not state.finished:
+        if not state.finished and time.monotonic() - asked > _ASK_EVERY:
+            asked = time.monotonic()
             for sentence in _new_reasons(_reasons(client, state), told):
                 print(f"  waits: {sentence}", flush=True)
     assert last is not None
@@ -148,14 +153,16 @@ def _redraw(client: Client, name: str, show: Callable[[list[Line]], None]) -> Wo
     reasons: dict[str, str] = {}
     asked = 0.0
     while True:
+        begin = time.monotonic()
         state = client.workflow(name)
-        if not state.finished and time.monotonic() - asked > 2.0:
+        took = time.monotonic() - begin
+        if not state.finished and time.monotonic() - asked > _ASK_EVERY:
             reasons, asked = _reasons(client, state), time.monotonic()
         size = shutil.get_terminal_size()
         show(draw(state, reasons, time.time(), size.columns, max(size.lines - 2, 5)))
         if state.finished:
             return state
-        time.sleep(_POLL)
+        time.sleep(max(_POLL, 10 * took))
 
 
 def _verdict(client: Client, state: WorkflowState, args: argparse.Namespace) -> int:

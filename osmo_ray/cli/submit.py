@@ -133,5 +133,23 @@ def _validate(args: argparse.Namespace) -> int:
     return 0
 
 
+def _restart_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("workflow_id", help="a workflow that failed")
+    parser.add_argument("--pool", "-p", default="", help="default: the pool that it ran in")
+
+
+def _restart(args: argparse.Namespace) -> int:
+    with connect(args) as client:
+        name = client.restart(args.workflow_id, pool=args.pool)
+        if args.format_type == "json":
+            print_json({"name": name, "overview": f"{client.login.url}/workflows/{name}"})
+        else:
+            print("Workflow restart successful.")
+            print(f"Workflow ID        - {name}")
+            print(f"Workflow Overview  - {client.login.url}/workflows/{name}")
+    return 0
+
+
 SUBMIT = Command(_submit_arguments, _submit)
+RESTART = Command(_restart_arguments, _restart)
 VALIDATE = Command(_validate_arguments, _validate)

@@ -25,6 +25,9 @@ from osmo_ray.sdk.values import Downloaded, OutputFile, WorkflowState
 _PATIENCE = 60.0
 """Seconds for which `wait` and `follow` bear a platform that does not answer."""
 
+_EASE = 10.0
+"""Polls leave the platform this many times as long alone as it took to answer: large workflows are asked less often."""
+
 
 class Client:
     """One platform, by its address, as one user.
@@ -67,6 +70,11 @@ class Client:
         """Submit what `name` was made of once more."""
         answer = self._post(pool, None, workflow_id=name, env_vars=list(env), priority=priority.upper())
         return str(answer["name"])
+
+    def restart(self, name: str, *, pool: str = "") -> str:
+        """Run what failed of `name` again, in its own pool by default; what completed is not repeated."""
+        chosen = pool or str(self.view(name, skip_groups=True)["pool"] or self.pool())
+        return str(self.http.json("POST", f"/api/pool/{chosen}/workflow/{name}/restart")["name"])
 
     def validate(self, text: str, *, pool: str = "", set: Iterable[str] = (), set_string: Iterable[str] = ()) -> str:
         """What the platform says of a file that it would accept; raises `ClientError` with `problems` otherwise."""
@@ -121,12 +129,14 @@ class Client:
         self.http.patience, kept = _PATIENCE, self.http.patience
         try:
             while last is None or not last.finished:
+                begin = time.monotonic()
                 state = self.workflow(name)
+                took = time.monotonic() - begin
                 if state != last:
                     last = state
                     yield state
                 if not state.finished:
-                    time.sleep(poll)
+                    time.sleep(max(poll, _EASE * took))
         finally:
             self.http.patience = kept
 
@@ -136,9 +146,9 @@ class Client:
         self.http.patience, kept = _PATIENCE, self.http.patience
         try:
             while True:
-                state = WorkflowState.from_json(self.view(name))
+                state = WorkflowState.from_json(self.view(name, skip_groups=True))
                 if state.finished:
-                    return state
+                    return self.workflow(name)
                 if deadline is not None and time.monotonic() + poll > deadline:
                     raise TimeoutError(f"{name} is still {state.status} after {timeout:g} seconds")
                 time.sleep(poll)

@@ -68,7 +68,8 @@ class Http:
                 try:
                     data = answer.read1(_PIECE)
                 except (OSError, http.client.HTTPException) as error:
-                    raise self._unreachable(error) from error
+                    told = f"The connection to {self.login.url} was lost ({type(error).__name__}); ask again"
+                    raise Unreachable(told) from error
                 if not data:
                     return
                 yield data

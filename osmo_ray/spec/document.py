@@ -9,6 +9,7 @@ unfold to are limited, and a key that stands twice is refused.
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -20,8 +21,11 @@ from osmo_ray.spec.errors import Problem, SpecError
 
 MAX_TEXT = 8 << 20
 """Bytes of one file, with the local files that the command line put into it."""
-MAX_NODES = 400_000
+MAX_NODES = 200_000
 MAX_DEPTH = 40
+_MAX_KNOWN = 1000
+_LONGEST_WORD = 100
+"""Looking for near names costs time with their number and length; hostile files have many long ones."""
 SECTIONS = ("version", "workflow", "default-values")
 
 Path = tuple[str | int, ...]
@@ -123,8 +127,8 @@ def show_path(path: Path) -> str:
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """`did you mean 'command'?`, or nothing when no known word is near."""
-    lowered = {k.lower(): k for k in known}
-    near = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
+    lowered = {k.lower(): k for k in itertools.islice(known, _MAX_KNOWN)}
+    near = difflib.get_close_matches(word[:_LONGEST_WORD].lower(), lowered, n=1, cutoff=0.6)
     return f"did you mean {lowered[near[0]]!r}?" if near else ""
 
 

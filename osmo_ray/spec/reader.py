@@ -7,6 +7,7 @@ knows.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -42,6 +43,7 @@ from osmo_ray.spec.rules import Finding, check
 from osmo_ray.spec.template import Rendered
 
 MAX_PROBLEMS = 50
+_HOPELESS = 5000
 
 
 def read(text: str) -> WorkflowSpec:
@@ -55,6 +57,8 @@ def read_section(section: Section, written: Sequence[str], rendered: Rendered | 
     try:
         model = schema.FileDocument.model_validate(tree.value)
     except ValidationError as error:
+        if error.error_count() > _HOPELESS:
+            raise SpecError(f"the file has {error.error_count()} mistakes: this is no workflow file") from None
         mistakes = _without_echoes(error.errors(include_url=False))
         found = [_explain(tree, mistake) for mistake in mistakes[:MAX_PROBLEMS]]
         raise SpecError(sorted(found, key=lambda p: (p.line or 1 << 30, p.column))) from None
@@ -63,7 +67,7 @@ def read_section(section: Section, written: Sequence[str], rendered: Rendered | 
         message = "has both `tasks` and `groups`; keep one" if loose else "needs `tasks` or `groups` with work in it"
         raise SpecError([tree.problem(("workflow",), message)])
     spec = _workflow(model.workflow)
-    _refuse(list(check(spec, loose=loose)), tree)
+    _refuse(list(itertools.islice(check(spec, loose=loose), MAX_PROBLEMS)), tree)
     return spec
 
 
@@ -84,7 +88,7 @@ def _refuse(findings: Sequence[Finding], tree: Tree) -> None:
     if not findings:
         return
     code = "RESOURCE" if all(f.resource for f in findings) else "USAGE"
-    problems = [tree.problem(f.path, f.message, f.hint, key=f.key) for f in findings[:MAX_PROBLEMS]]
+    problems = [tree.problem(f.path, f.message, f.hint, key=f.key) for f in findings]
     raise SpecError(problems, code)
 
 

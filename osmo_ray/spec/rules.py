@@ -40,6 +40,8 @@ _LABEL_KEY = re.compile(r"([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 _ACTIONS = ("COMPLETE", "FAIL", "RESCHEDULE")
 _MAX_REGEX = 1000
+_MAX_PATH = 4096
+_MAX_DEPTH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,10 +255,15 @@ def _environment(at: Path, task: TaskSpec) -> Findings:
 
 
 def _files(at: Path, task: TaskSpec) -> Findings:
-    taken: dict[str, int] = {}
+    taken: set[str] = set()
+    folders: set[str] = set()
     for index, file in enumerate(task.files):
         place = (*at, "files", index, "path")
-        path = _absolute(file.path)
+        path = _absolute(file.path[:_MAX_PATH])
+        if len(file.path) > _MAX_PATH or path.count("/") > _MAX_DEPTH:
+            yield Finding(place, f"{file.path[:80]!r} is too long or too deep for the path of a file")
+            continue
+        above = {path[:n] for n, c in enumerate(path) if c == "/" and n}
         if not file.path.strip() or path == "/" or file.path.endswith("/"):
             yield Finding(place, f"{file.path[:80]!r} is not the path of a file", "for example /tmp/run.sh")
         elif _below(path, "/osmo") and not (_below(path, "/osmo/data/output") and path != "/osmo/data/output"):
@@ -264,11 +271,13 @@ def _files(at: Path, task: TaskSpec) -> Findings:
             yield Finding(place, f"{file.path[:80]!r} is below /osmo, which belongs to the platform", hint)
         elif path in taken:
             yield Finding(place, f"{file.path[:80]!r} stands twice in the files of task {task.name!r}", "keep one")
-        elif clash := next((other for other in taken if _below(other, path) or _below(path, other)), None):
+        elif path in folders or not above.isdisjoint(taken):
+            clash = next(other for other in taken if _below(other, path) or _below(path, other))
             yield Finding(
                 place, f"{file.path[:80]!r} and {clash!r} cannot both be files", "one is a folder of the other"
             )
-        taken[path] = index
+        taken.add(path)
+        folders |= above
         if file.base64:
             yield from _base64((*at, "files", index, "contents"), file.contents)
 

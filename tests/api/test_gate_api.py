@@ -209,3 +209,9 @@ def test_status_names_nodes_with_their_sandbox(client: TestClient) -> None:
     status = client.get("/api/x/status").json()
     assert status["nodes"][0]["sandbox"].startswith("namespaces")
     assert status["pool"] == "default"
+
+
+def test_the_description_of_the_api_can_be_had(client: TestClient) -> None:
+    described = client.get("/api/openapi.json").json()
+    assert "/api/pool/{pool}/workflow" in described["paths"]
+    assert "/api/workflow/{name}/logs" in described["paths"]

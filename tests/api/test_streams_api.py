@@ -16,6 +16,7 @@ from osmo_ray.api.loglines import Formatter
 from osmo_ray.engine.events import Observed
 from osmo_ray.spec.attempt import AttemptKey, Observation, Phase
 from osmo_ray.spec.reason import Reason
+from osmo_ray.store.protocol import StoreError
 from tests.api.world import HELLO, World
 
 WIDE = "workflow:\n  name: wide\n  tasks:\n" + "".join(
@@ -188,6 +189,32 @@ async def test_lines_come_while_the_task_runs_and_new_tasks_join(world: World) -
     async with asyncio.timeout(20):
         rest = [piece async for piece in reader.pieces]
     assert (reader.got + b"".join(rest)).count(b"first of b") == 1
+
+
+async def test_a_database_that_goes_away_does_not_cut_a_log(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = world.submit(WIDE)
+    workflow = world.store.find(name)
+    assert workflow is not None
+    (key,) = world.start(name, "t0")
+    following = Following(world.services, workflow.uuid)
+    reader = Reader(following.pieces(None))
+    world.write(key, "before")
+    await reader.until(b"before")
+    failed = asyncio.Event()
+
+    def away(uuids: object) -> None:
+        failed.set()
+        raise StoreError("connection refused")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "load", away)
+        while not failed.is_set():
+            world.write(key, "while it is away")
+            await reader.until(b"while it is away")
+            reader.got = b""
+    world.write(key, "after")
+    await reader.until(b"after")
+    await reader.pieces.aclose()  # type: ignore[attr-defined]
 
 
 async def test_a_quiet_task_does_not_hold_back_a_busy_one(world: World) -> None:

@@ -311,3 +311,34 @@ def test_usage_of_an_attempt(world: World, client: TestClient) -> None:
     view = client.get(f"/api/x/workflow/{name}/usage/a").json()
     assert (view["samples"][0]["cpu"], view["samples"][0]["memory"]) == (0.5, 1e6)
     assert client.get(f"/api/x/workflow/{name}/usage/nope").status_code == 400
+
+
+def test_a_restart_repeats_what_failed_and_reads_what_completed(world: World, client: TestClient) -> None:
+    text = HELLO + "  - {name: c, image: i, command: [c], inputs: [{task: b}, {task: a}]}\n"
+    name = world.submit(text, priority="LOW")
+    assert client.post(f"/api/pool/default/workflow/{name}/restart").json()["error_code"] == "SUBMISSION"
+    (a,) = world.start(name, "a")
+    world.finish(name, a)
+    (b,) = world.start(name, "b")
+    world.finish(name, b, 1)
+    reply = client.post(f"/api/pool/default/workflow/{name}/restart")
+    assert (reply.status_code, reply.json()["name"]) == (200, "hello-2")
+    again = world.store.find("hello-2")
+    assert again is not None
+    assert (again.parent, again.priority.value, [g.name for g in again.groups]) == (name, "LOW", ["b-group", "c-group"])
+    inputs = {t: [(i.workflow, i.task) for i in again.spec.task(t).inputs] for t in ("b", "c")}  # type: ignore[union-attr]
+    assert inputs == {"b": [(name, "a")], "c": [("", "b"), (name, "a")]}
+    assert client.get("/api/workflow/hello-2").json()["parent_name"] == name
+
+
+def test_the_page_of_a_workflow_is_plain_and_safe(world: World, client: TestClient) -> None:
+    name = world.submit()
+    (key,) = world.start(name, "a")
+    world.finish(name, key, 1, reason=Reason("ExitCode", "<script>alert(1)</script>"))
+    page = client.get(f"/workflows/{name}")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "&lt;script&gt;" in page.text
+    assert "<script>" not in page.text
+    assert f"/api/workflow/{name}/logs" in page.text
+    assert client.get("/workflows/nope-1").status_code == 400

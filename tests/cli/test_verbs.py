@@ -180,6 +180,14 @@ def test_cancel_wait_delete(site: Site, world: World, capsys: Capture) -> None:
     assert world.store.find(names[0]) is None
 
 
+def test_restart_says_the_new_id(site: Site, world: World, capsys: Capture) -> None:
+    name = mine(world)
+    (key,) = world.start(name, "a")
+    world.finish(name, key, 1)
+    assert "Workflow ID        - one-2" in osmo(capsys, "workflow", "restart", name)
+    assert "only failed workflows" in osmo(capsys, "workflow", "restart", "one-2", code=2)
+
+
 def test_wait_gives_up_when_told(site: Site, world: World, capsys: Capture) -> None:
     assert "still PENDING" in osmo(capsys, "workflow", "wait", mine(world), "--timeout", "0", code=75)
 
@@ -318,6 +326,25 @@ def test_a_stored_token_goes_to_its_own_address_only(
     monkeypatch.delenv("OSMO_URL")
     assert resolve() == Login("https://other.example", "", "secret")
     assert resolve(site.url).token == ""
+
+
+def test_a_client_that_hangs_up_ends_its_stream(site: Site, world: World) -> None:
+    name = mine(world)
+    (key,) = world.start(name, "a")
+    world.write(key, "one")
+    lines = Client(site.url).logs(name)
+    assert next(lines).endswith("[a] one")
+    before = world.nodes.calls
+    deadline = time.monotonic() + 20
+    while world.nodes.calls == before:  # it follows
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    lines.close()  # type: ignore[attr-defined]
+    calls = -1
+    while calls != world.nodes.calls:  # and then it does not
+        assert time.monotonic() < deadline
+        calls = world.nodes.calls
+        time.sleep(0.6)
 
 
 def test_the_python_client(site: Site, world: World, tmp_path: Path) -> None:

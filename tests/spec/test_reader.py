@@ -122,6 +122,30 @@ def test_hostile_files_are_refused_quickly_and_in_words(text: str) -> None:
     assert caught.value.problems[0].message
 
 
+CHAIN = "".join(f"  - {{name: t{n}, image: i, command: [c], inputs: [{{task: x{n}}}]}}\n" for n in range(3000))
+FILES = ", ".join(f"{{path: /{'d/' * 20}{n}, contents: x}}" for n in range(5000))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "workflow:\n  name: x\n  tasks: [" + "1, " * 90_000 + "1]\n",
+        "workflow:\n  name: x\n  tasks:\n" + CHAIN,
+        f"workflow:\n  name: x\n  tasks: [{{name: a, image: '', command: [c], files: [{FILES}]}}]\n",
+        "workflow:\n  name: x\n  tasks: [{name: a, image: i, command: [c], files: ["
+        + ", ".join(f"{{path: {'/a' * 2000}{n}, contents: x}}" for n in range(1000))
+        + "]}]\n",
+        "workflow:\n  name: x\n  " + "k" * 1_000_000 + ": 1\n",
+    ],
+    ids=["mistakes", "unknown", "files", "deep", "key"],
+)
+def test_work_on_large_wrong_files_is_bounded(text: str) -> None:
+    """Without bounds each of these takes minutes or gigabytes."""
+    with pytest.raises(SpecError) as caught:
+        read(text)
+    assert len(caught.value.problems) <= 50
+
+
 def test_a_file_that_is_too_large_is_refused() -> None:
     with pytest.raises(SpecError, match="MiB"):
         read("workflow:\n" + "# x\n" * (3 << 20))

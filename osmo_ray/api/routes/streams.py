@@ -17,7 +17,7 @@ from osmo_ray.api.loglines import AttemptLog, attempt_head
 from osmo_ray.api.routes.common import Base
 from osmo_ray.api.services import Services
 from osmo_ray.engine.model import Record, Workflow
-from osmo_ray.store.protocol import TaskRow
+from osmo_ray.store.protocol import StoreError, TaskRow
 
 ERROR_LINES = 100
 """Lines of an error log, when nobody asks for another number."""
@@ -129,16 +129,23 @@ async def _error_log(services: Services, row: TaskRow, last: int, match: Filter 
 async def _events(
     services: Services, workflow: str, task: str | None, retry_id: int | None, follow: bool
 ) -> AsyncIterator[bytes]:
-    after = 0
+    after, ended = 0, False
     while True:
-        state = await asyncio.to_thread(services.store.load, [workflow])
-        ended = not state or state[0].status.finished
-        while rows := await asyncio.to_thread(services.store.records, workflow, after):
+        try:
+            state = await asyncio.to_thread(services.store.load, [workflow])
+            ended = not state or state[0].status.finished
+            rows = await asyncio.to_thread(services.store.records, workflow, after)
+        except StoreError as error:
+            if error.permanent:
+                raise
+            rows = ()
+        if rows:
             after = rows[-1][0]
             yield b"".join(_event(r) for _, r in rows if _wanted(r, task, retry_id))
-        if ended or not follow:
+        elif ended or not follow:
             return
-        await asyncio.sleep(0.5)
+        else:
+            await asyncio.sleep(0.5)
 
 
 def _wanted(record: Record, task: str | None, retry_id: int | None) -> bool:

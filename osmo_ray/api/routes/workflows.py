@@ -60,6 +60,11 @@ def routes(services: Services) -> APIRouter:
         )
         return submit(services, order, links)
 
+    @router.post("/api/pool/{pool}/workflow/{workflow_id}/restart")
+    def restart_workflow(pool: str, workflow_id: str, user: User, links: Base) -> Submitted:
+        old = cancel.find(services, workflow_id)
+        return submit(services, Order(pool, user.user, restart=old.id, priority=old.priority.value), links)
+
     @router.get("/api/workflow")
     def list_workflows(
         user: User,
