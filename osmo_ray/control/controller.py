@@ -87,8 +87,8 @@ class Controller:
                     await self._lead()
             except (LeaseLost, StaleEpoch) as error:
                 log.warning("stepping down: %s", error)
-            except StoreError as error:
-                log.warning("the database does not answer: %s", error)
+            except (StoreError, BackendUnavailable) as error:
+                log.warning("cannot lead now: %s: %s", type(error).__name__, error)
             except Exception:
                 log.exception("a control loop failed; starting over from the store")
             finally:
@@ -155,6 +155,7 @@ class Controller:
     async def _refresh_loop(self) -> None:
         while True:
             await self._until(self._wake, self.settings.poll)
+            await self._passing(dispatch.settle(self.ledger))
             await self._passing(self.ledger.refresh())
 
     async def _schedule_loop(self) -> None:

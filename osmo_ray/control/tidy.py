@@ -24,6 +24,8 @@ from osmo_ray.spec.reason import Reason
 SETTLE_IN = 10.0
 """Seconds that a placement may be on its way before its absence on the node means anything."""
 
+_ALL = 1_000_000
+
 
 async def limits(ledger: Ledger) -> None:
     """Send a `Tick` to workflows that have reached a limit."""
@@ -39,7 +41,11 @@ async def compare(
     ledger: Ledger, backend: Backend, nodes: Sequence[NodeReport], silent: Mapping[str, float], lease: float
 ) -> None:
     """One comparison. `silent` is for how many seconds each node has not answered (absent: it answers)."""
-    sent = {o.workflow_uuid for o in await ledger.db(ledger.store.outgoing, 1000)}
+    # The order is the proof: what was placed before `asked` is in the outbox still, or the backend was told of it
+    # before it lists what it has.
+    asked = ledger.clock()
+    waiting = await ledger.db(ledger.store.outgoing, _ALL)
+    sent = {o.workflow_uuid for o in waiting if o.seq not in ledger.sent}
     listed = await backend.list()
     await watch.step(ledger, backend, listed)
     known = {o.key for o in listed}
@@ -49,7 +55,7 @@ async def compare(
         if workflow.uuid in sent:
             continue
         for task in _placed(workflow):
-            reason = _lost(task, known, answering, silent, lease, ledger.clock())
+            reason = _lost(task, known, answering, silent, lease, asked)
             if reason is not None:
                 key = AttemptKey(task.uuid, task.retry_id)
                 events[workflow.uuid].append(Observed(Observation(key, Phase.LOST, ledger.clock(), reason=reason)))

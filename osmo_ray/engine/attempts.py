@@ -18,9 +18,10 @@ _S = TaskStatus
 
 
 def observed(draft: Draft, seen: Observation, policy: Policy) -> None:
-    """Take in one observation; one of an older or unknown attempt changes nothing (that is the fence)."""
+    """Take in one observation; one of an older or unknown attempt changes nothing (that is the fence), nor does one
+    of an attempt that was never sent anywhere."""
     group, task = _locate(draft, seen.key.task_uuid)
-    if group is None or task is None or task.retry_id != seen.key.retry_id or task.status.finished:
+    if group is None or task is None or task.retry_id != seen.key.retry_id or task.status.finished or not task.node:
         return
     match seen.phase:
         case Phase.ACCEPTED | Phase.PREPARING:
@@ -57,11 +58,10 @@ def _preparing(draft: Draft, group: Group, task: Task, seen: Observation) -> Non
         seen.at,
         times=times,
         reason=seen.reason,
-        address=seen.address or task.address,
     )
     if not moved and times is not task.times:
         draft.set_task(group.name, task.uuid, times=times)
-    _spread_address(draft, group, task, seen)
+    _keep_address(draft, group, task, seen)
 
 
 def _ready(draft: Draft, group: Group, task: Task, seen: Observation) -> None:
@@ -75,17 +75,19 @@ def _ready(draft: Draft, group: Group, task: Task, seen: Observation) -> None:
 
 def _running(draft: Draft, group: Group, task: Task, seen: Observation) -> None:
     times = task.times if task.times.download_end else replace(task.times, download_end=seen.at)
-    address = seen.address or task.address
-    if draft.move_task(group.name, task, _S.RUNNING, seen.at, times=times, address=address, reason=seen.reason):
+    if draft.move_task(group.name, task, _S.RUNNING, seen.at, times=times, reason=seen.reason):
         draft.record("Started", f"running on {task.node}", group.name, task, seen.at)
     elif seen.reason != task.reason and seen.reason is not None:
         draft.set_task(group.name, task.uuid, reason=seen.reason)
-    _spread_address(draft, group, task, seen)
+    _keep_address(draft, group, task, seen)
 
 
-def _spread_address(draft: Draft, group: Group, task: Task, seen: Observation) -> None:
+def _keep_address(draft: Draft, group: Group, task: Task, seen: Observation) -> None:
     """Without a barrier nobody waits for addresses, so the others hear of a new one as soon as it is known."""
-    if len(group.tasks) > 1 and seen.address and seen.address != task.address:
+    if not seen.address or seen.address == task.address:
+        return
+    draft.set_task(group.name, task.uuid, address=seen.address)
+    if len(group.tasks) > 1:
         draft.command(ApplyGroup(group.name))
 
 

@@ -13,9 +13,9 @@ from osmo_ray.engine.draft import Draft
 from osmo_ray.engine.events import CancelRequested, Event, Held, Observed, Placed, Policy, Preempted, Tick
 from osmo_ray.engine.exits import PREEMPTED
 from osmo_ray.engine.folds import fold_workflow
-from osmo_ray.engine.model import ApplyGroup, Decision, DeleteGroup, Task, Workflow
+from osmo_ray.engine.model import ApplyGroup, Decision, Task, Workflow
 from osmo_ray.engine.propagate import end_group, settle_group
-from osmo_ray.engine.status import IN_QUEUE, TaskStatus, WorkflowStatus
+from osmo_ray.engine.status import IN_QUEUE, TaskStatus
 from osmo_ray.spec.reason import Reason
 
 _S = TaskStatus
@@ -34,7 +34,7 @@ def decide_all(workflow: Workflow, events: Iterable[Event], now: float, policy: 
     draft = Draft(workflow, now)
     for event in events:
         _one(draft, event, rules)
-    _fold(draft)
+    _fold(draft, rules)
     return draft.done()
 
 
@@ -56,7 +56,7 @@ def _one(draft: Draft, event: Event, policy: Policy) -> None:
 
 def _placed(draft: Draft, event: Placed) -> None:
     group = draft.find(event.group)
-    if group is None or group.status.finished:
+    if group is None or group.status.finished or group.pending:
         return
     moved = False
     for task in group.tasks:
@@ -84,11 +84,11 @@ def _preempted(draft: Draft, name: str, reason: Reason, policy: Policy) -> None:
     group = draft.find(name)
     if group is None or group.status.finished:
         return
-    for task in group.tasks:
-        if not task.status.finished and task.node:
-            attempts.ended(draft, name, task.uuid, PREEMPTED, reason, draft.now, policy)
-    over = all(task.status.finished for task in draft.group(name).tasks)
-    draft.command(DeleteGroup(name, policy.grace) if over else ApplyGroup(name))
+    placed = [task for task in group.tasks if not task.status.finished and task.node]
+    for task in placed:
+        attempts.ended(draft, name, task.uuid, PREEMPTED, reason, draft.now, policy)
+    if placed:
+        draft.command(ApplyGroup(name))
 
 
 def _canceled(draft: Draft, event: CancelRequested, policy: Policy) -> None:
@@ -101,21 +101,20 @@ def _canceled(draft: Draft, event: CancelRequested, policy: Policy) -> None:
     draft.record("Canceled", text)
 
 
-def _fold(draft: Draft) -> None:
+def _fold(draft: Draft, policy: Policy) -> None:
     for name in sorted(draft.touched):
-        settle_group(draft, name)
+        settle_group(draft, name, policy.grace)
     workflow = draft.workflow
-    status = fold_workflow(draft.groups, workflow.status)
+    # A task may begin and end between two looks, so its own time counts: a workflow that has run anything is RUNNING.
+    began = workflow.started or min((t.times.running for t in _tasks(draft) if t.times.running), default=0.0)
+    status = fold_workflow(draft.groups, WorkflowStatus.RUNNING if began else workflow.status)
     if status is workflow.status:
         return
-    started = workflow.started
-    if status is WorkflowStatus.RUNNING and not started:
-        started = min((t.times.running for t in _tasks(draft) if t.times.running), default=draft.now)
     if not status.finished:
-        draft.set_workflow(status=status, started=started)
+        draft.set_workflow(status=status, started=began or draft.now)
         return
     reason = workflow.reason or _first_failure(draft)
-    draft.set_workflow(status=status, started=started or workflow.started, ended=draft.now, reason=reason)
+    draft.set_workflow(status=status, started=began, ended=draft.now, reason=reason)
     draft.record("Ended", f"{workflow.id} ended {status.value}")
 
 

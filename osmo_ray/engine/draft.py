@@ -113,6 +113,10 @@ class Draft:
         """Commands are level-triggered: one of a kind per group is enough."""
         self._commands[type(command), command.group] = command
 
+    def withdraw(self, kind: type[Command], group: str) -> bool:
+        """Take back a command of this decision; False if there was none."""
+        return self._commands.pop((kind, group), None) is not None
+
     def done(self) -> Decision:
         changed = bool(self._changed_groups or self._changed_tasks or self._records or self._commands)
         changed = changed or self._workflow is not self._before

@@ -28,17 +28,19 @@ def fold_group(tasks: Sequence[Task], ignore_nonlead_status: bool) -> TaskStatus
 
 
 def fold_workflow(groups: Iterable[Group], stored: WorkflowStatus) -> WorkflowStatus:
-    """A workflow's status from its groups'. RUNNING never goes back to PENDING."""
+    """A workflow's status from its groups'. RUNNING never goes back to PENDING; a group that completed has run, even
+    if nobody saw it running."""
     statuses = [group.status for group in groups]
     if any(not s.finished for s in statuses):
-        running = _S.RUNNING in statuses or stored is WorkflowStatus.RUNNING
+        running = _S.RUNNING in statuses or _S.COMPLETED in statuses or stored is WorkflowStatus.RUNNING
         return WorkflowStatus.RUNNING if running else WorkflowStatus.PENDING
     for whole in (_S.FAILED_CANCELED, _S.FAILED_SERVER_ERROR, _S.FAILED_EXEC_TIMEOUT, _S.FAILED_QUEUE_TIMEOUT):
         if whole in statuses:
             return WorkflowStatus(whole.value)
     own = {s for s in statuses if s.failed and s is not _S.FAILED_UPSTREAM}
     if not own:
-        return WorkflowStatus.COMPLETED
+        # That only an upstream failed, and none is there, cannot be; if it were, it would be no success.
+        return WorkflowStatus.FAILED if _S.FAILED_UPSTREAM in statuses else WorkflowStatus.COMPLETED
     return WorkflowStatus(own.pop().value) if len(own) == 1 else WorkflowStatus.FAILED
 
 

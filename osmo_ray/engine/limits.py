@@ -6,7 +6,7 @@ from osmo_ray.engine.attempts import ended
 from osmo_ray.engine.draft import Draft
 from osmo_ray.engine.events import Policy
 from osmo_ray.engine.exits import START_TIMEOUT
-from osmo_ray.engine.model import ApplyGroup, Workflow
+from osmo_ray.engine.model import ApplyGroup, Task, Workflow
 from osmo_ray.engine.propagate import end_group
 from osmo_ray.engine.status import PRE_RUNNING, PRESCHEDULING, TaskStatus, WorkflowStatus
 from osmo_ray.spec.quantity import show_seconds
@@ -37,7 +37,7 @@ def next_limit(workflow: Workflow, policy: Policy) -> float:
         times.append(workflow.started + workflow.exec_timeout)
     for group in workflow.groups:
         for task in group.tasks:
-            if task.status in PRE_RUNNING - PRESCHEDULING and task.times.scheduling:
+            if _starts_still(task):
                 times.append(task.times.scheduling + policy.start_timeout)
     return min(times)
 
@@ -59,14 +59,15 @@ def _workflow_limit(workflow: Workflow, now: float) -> tuple[TaskStatus, Reason]
     return None
 
 
+def _starts_still(task: Task) -> bool:
+    """Placed and on its way. Who has come to the barrier has started: how long it waits there is up to others."""
+    return task.status in PRE_RUNNING - PRESCHEDULING and bool(task.times.scheduling) and task.ready < 0
+
+
 def _starts(draft: Draft, policy: Policy) -> None:
     for group in draft.groups:
-        waits_at_barrier = group.released < group.barrier
         for task in group.tasks:
-            started = task.times.scheduling
-            if task.status not in PRE_RUNNING - PRESCHEDULING or not started:
-                continue
-            if draft.now - started < policy.start_timeout or (waits_at_barrier and task.ready >= group.barrier):
+            if not _starts_still(task) or draft.now - task.times.scheduling < policy.start_timeout:
                 continue
             reason = Reason(
                 "StartTimeout",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from osmo_ray.engine.draft import Draft
 from osmo_ray.engine.exits import UPSTREAM_FAILED
 from osmo_ray.engine.folds import fold_group, placed_any
-from osmo_ray.engine.model import ApplyGroup, DeleteGroup, Group
+from osmo_ray.engine.model import ApplyGroup, DeleteGroup, Group, Task
 from osmo_ray.engine.status import ALIVE, TaskStatus
 from osmo_ray.spec.model import GroupSpec, WorkflowSpec
 from osmo_ray.spec.reason import Reason
@@ -26,26 +26,34 @@ def end_group(draft: Draft, name: str, status: TaskStatus, reason: Reason, grace
 
     The caller ends every unfinished group of the workflow, so nothing is propagated from here."""
     group = draft.group(name)
-    if any(task.node and not task.status.finished for task in group.tasks):
+    if any(_may_run(task) for task in group.tasks):
         draft.command(DeleteGroup(name, grace))
     for task in group.tasks:
         draft.move_task(name, task, status, reason=reason)
     draft.move_group(name, status, reason=reason)
 
 
-def settle_group(draft: Draft, name: str) -> None:
+def _may_run(task: Task) -> bool:
+    """Whether something of this unfinished task may be on a node: its attempt, or an older one not yet ended there."""
+    return not task.status.finished and bool(task.node or task.retry_id)
+
+
+def settle_group(draft: Draft, name: str, grace: float) -> None:
     """Bring a group's status in line with its tasks, and tell those that depend on it."""
     group = draft.group(name)
     if group.status.finished:
         return
     ignore = spec_of(draft.workflow.spec, group).ignore_nonlead_status
-    group = _end_members(draft, group, ignore)
+    group = _end_members(draft, group, ignore, grace)
     _open_barrier(draft, group)
     if not placed_any(group.tasks):
         return
     status = fold_group(group.tasks, ignore)
     if not draft.move_group(name, status) or not status.finished:
         return
+    if draft.withdraw(ApplyGroup, name):
+        # An end that was decided here (a limit, a preemption) and not seen there: the attempt still has to go.
+        draft.command(DeleteGroup(name, grace))
     group = draft.group(name)
     if status is _S.COMPLETED:
         draft.set_group(name, reason=None)
@@ -56,7 +64,7 @@ def settle_group(draft: Draft, name: str) -> None:
         _fail_downstream(draft, group)
 
 
-def _end_members(draft: Draft, group: Group, ignore_nonlead: bool) -> Group:
+def _end_members(draft: Draft, group: Group, ignore_nonlead: bool, grace: float) -> Group:
     """The end of the lead ends everybody; so does a failed member when the group minds."""
     if len(group.tasks) == 1:
         return group
@@ -73,8 +81,8 @@ def _end_members(draft: Draft, group: Group, ignore_nonlead: bool) -> Group:
     running = [t for t in group.tasks if not t.status.finished]
     for task in running:
         draft.move_task(group.name, task, status, reason=reason)
-    if any(task.node for task in running):
-        draft.command(DeleteGroup(group.name))
+    if any(_may_run(task) for task in running):
+        draft.command(DeleteGroup(group.name, grace))
     return draft.group(group.name)
 
 

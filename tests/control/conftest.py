@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from osmo_ray.store.sql import SqlStore
 
 from osmo_ray.backends.fake import FakeBackend
 from osmo_ray.control.controller import Controller, ControlSettings
@@ -19,6 +18,7 @@ from osmo_ray.engine.events import Policy
 from osmo_ray.engine.model import Workflow
 from osmo_ray.spec.model import GroupSpec, Priority, TaskInput, TaskSpec, WorkflowSpec
 from osmo_ray.store.protocol import Store, Texts
+from osmo_ray.store.sql import SqlStore
 
 FAST = ControlSettings(lease_ttl=3.0, attempt_lease=1.0, poll=0.2, tidy=0.2, watch=0.5)
 
