@@ -6,12 +6,11 @@ ray job submit --address http://127.0.0.1:8265 -- python jobs/collect.py --older
 import argparse
 import time
 
-from osmo_ray.store.sql import SqlStore
-
 from osmo_ray import settings
 from osmo_ray.control.retention import forget
 from osmo_ray.objects import open_store
 from osmo_ray.spec.quantity import to_seconds
+from osmo_ray.store.sql import SqlStore
 
 
 def main() -> None:

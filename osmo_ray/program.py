@@ -51,6 +51,8 @@ VERBS: Mapping[str, Entry] = {
     "down": ("stop the platform of this host", f"{_PLATFORM}.down"),
     "status": ("say how the platform of this host is", f"{_PLATFORM}.status"),
     "doctor": ("say what this host can do", f"{_PLATFORM}.doctor"),
+    "backup": ("save the state of this platform in a file, while it runs", f"{_PLATFORM}.archive:BACKUP"),
+    "restore": ("fill an empty database from such a file", f"{_PLATFORM}.archive:RESTORE"),
 }
 
 
@@ -118,7 +120,11 @@ def _call(program: str, told: str, target: str, words: list[str]) -> int:
 
 def _report(error: Exception, args: object) -> int:
     from osmo_ray.sdk.errors import ClientError
+    from osmo_ray.settings import SettingsError
 
+    if isinstance(error, SettingsError):
+        print(f"osmo: {error}", file=sys.stderr)  # noqa: T201
+        return 2
     if not isinstance(error, ClientError):
         raise error
     from osmo_ray.cli.mistakes import show

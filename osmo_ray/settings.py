@@ -132,3 +132,12 @@ def gateway_key(settings: Settings) -> bytes:
     except FileExistsError:
         pass
     return path.read_bytes()
+
+
+def without_password(url: str) -> str:
+    """A database URL that may be shown."""
+    scheme, separator, rest = url.partition("://")
+    if "@" not in rest:
+        return url
+    login, _, place = rest.rpartition("@")
+    return f"{scheme}{separator}{login.partition(':')[0]}:***@{place}"

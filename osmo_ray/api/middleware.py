@@ -17,7 +17,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import HTTPException
 
@@ -28,6 +28,7 @@ from osmo_ray.api.services import Services
 from osmo_ray.objects.gateway import ROUTE
 from osmo_ray.store.protocol import StoreError, Token
 
+T = TypeVar("T")
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -127,7 +128,7 @@ class Gate:
         """Only asked where a task could share our loopback: on hosts without private namespaces."""
         now = time.monotonic()
         if now - self._looked > _LOOK_EVERY:
-            nodes = await asyncio.to_thread(self._services.store.nodes)
+            nodes = await self._ask(self._services.store.nodes)
             self._shared = any(n.alive and not n.sandbox.startswith("namespaces") for _, _, n in nodes)
             self._looked = now
         if not self._shared:
@@ -137,13 +138,17 @@ class Gate:
 
     async def _by_token(self, secret: str) -> Caller:
         digest = hashlib.sha256(secret.encode()).hexdigest()
-        try:
-            token = await asyncio.to_thread(self._services.store.token, digest)
-        except StoreError as error:
-            raise Refused(503, f"The database does not answer: {error}", "DATABASE") from None
+        token = await self._ask(self._services.store.token, digest)
         if token is None or token.expires <= self._services.clock():
             raise Refused(401, "The access token is unknown or has expired; log in again.")
         return Caller(token.user, token.roles, "token", token)
+
+    async def _ask(self, verb: Callable[..., T], *args: object) -> T:
+        """What the store says; nobody gets in while it does not answer."""
+        try:
+            return await asyncio.to_thread(verb, *args)
+        except StoreError as error:
+            raise Refused(503, f"The database does not answer: {error}", "DATABASE") from None
 
 
 def system_user() -> str:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from osmo_ray.sdk.client import Client
 
 _POLL = 0.3
+PATIENCE = 90.0
+"""Seconds for which a watcher bears a platform or a database that restarts."""
 _ASK_EVERY = 2.0
 """Seconds between two questions for why things wait."""
 _WIDEST = 240
@@ -42,6 +44,7 @@ def _run(args: argparse.Namespace) -> int:
         name = send(client, args)
         if args.id_file:
             args.id_file.write_text(name + "\n")
+        client.http.patience = PATIENCE
         try:
             state = _watch(client, name, args)
         except KeyboardInterrupt:
@@ -144,7 +147,6 @@ def _live(client: Client, name: str) -> WorkflowState:
             made.append(("\n" if number else "") + line.text, _STYLES[line.style])
         return made
 
-    client.http.patience = 60.0
     with Live(console=console, auto_refresh=False) as live:
         return _redraw(client, name, lambda lines: live.update(picture(lines), refresh=True))
 

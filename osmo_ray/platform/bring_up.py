@@ -12,6 +12,7 @@ from pathlib import Path
 
 import ray
 from ray import serve
+from ray.serve.schema import ApplicationStatus
 
 from osmo_ray import settings as settings_room
 from osmo_ray.api.app import build
@@ -64,7 +65,15 @@ def ensure_api(settings: Settings) -> None:
         http_options={"host": settings.host, "port": settings.port, "keep_alive_timeout_s": 75},
         logging_config={"encoding": "JSON", "log_level": "WARNING", "enable_access_log": False},
     )
-    serve.run(build({}), name=names.SERVE_APP, route_prefix="/", blocking=False)
+    # A deployment made again would replace its replica, and cut off whoever follows a log.
+    if not _deployed():
+        serve.run(build({}), name=names.SERVE_APP, route_prefix="/", blocking=False)
+
+
+def _deployed() -> bool:
+    """Whether Serve has the application and keeps it up by itself."""
+    found = serve.status().applications.get(names.SERVE_APP)
+    return found is not None and found.status in (ApplicationStatus.RUNNING, ApplicationStatus.DEPLOYING)
 
 
 def remote_storage(settings: Settings) -> str:

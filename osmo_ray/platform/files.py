@@ -13,6 +13,9 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from osmo_ray import settings as settings_room
+from osmo_ray.settings import Settings
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
@@ -82,15 +85,14 @@ class Files:
         self.ray_token = home / "ray.token"
         self.admin_token = home / "admin.token"
         self._state = self.run / "state.json"
+        self._settings = self.run / "settings.json"
 
     def prepare(self) -> None:
         """Make the folders and the Ray token; safe to repeat."""
         for folder in (self.home, self.run, self.logs):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not self.ray_token.exists():
-            handle = os.open(self.ray_token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "w") as file:
-                file.write(secrets.token_hex(32))
+            write_secret(self.ray_token, secrets.token_hex(32))
 
     def state(self) -> State:
         try:
@@ -103,6 +105,26 @@ class Files:
 
     def save(self, state: State) -> None:
         """Replace the state in one step."""
-        part = self._state.with_suffix(".part")
-        part.write_text(json.dumps(asdict(state)))
-        part.replace(self._state)
+        write_secret(self._state, json.dumps(asdict(state)))
+
+    def running(self) -> Settings | None:
+        """What the platform that runs was started with; None when nothing runs."""
+        if not self.state().keeper.alive:
+            return None
+        try:
+            return settings_room.load(json.loads(self._settings.read_text()))
+        except (OSError, ValueError):
+            return None
+
+    def save_settings(self, settings: Settings) -> None:
+        """Leave the settings for `running`; a database's password may be among them."""
+        write_secret(self._settings, json.dumps(settings.environment()))
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Replace a file that nobody else may read, in one step."""
+    part = path.with_suffix(".part")
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(text)
+    part.replace(path)

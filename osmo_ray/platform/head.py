@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +51,7 @@ def environment(files: Files, listen: str) -> dict[str, str]:
 
 def start(settings: Settings, files: Files, log: Path) -> Head:
     """Start a head as a child in a session of its own; raises `HeadError`."""
+    sweep(temp_folder(files))
     listen = settings.host if settings.host not in ("", "localhost") else "127.0.0.1"
     ports = free_ports(listen, 5)
     address = f"{listen}:{ports[0]}"
@@ -101,6 +104,8 @@ def stop(process: Process, files: Files, grace: float = 15.0) -> None:
     """End the head and everything of its session; other Ray clusters of the host are not touched."""
     sessions = {process.pid}
     process.end(grace)
+    with suppress(ChildProcessError):  # it is our child when we are its keeper
+        os.waitpid(process.pid, os.WNOHANG)
     for pid in _of_session(sessions, str(temp_folder(files))):
         Process.of(pid).end(2.0)
 
@@ -126,6 +131,14 @@ def temp_folder(files: Files) -> Path:
     """Ray's session folder: short, because of unix socket paths, and one per home."""
     name = hashlib.sha256(str(files.home).encode()).hexdigest()[:10]
     return Path(os.environ.get("TMPDIR", "/tmp")) / f"osmo-ray-{os.getuid()}-{name}"  # noqa: S108
+
+
+def sweep(folder: Path, keep: int = 2) -> None:
+    """Remove the session folders of earlier heads but the newest, whose logs may still explain something. Their names
+    begin with their time."""
+    sessions = sorted(entry for entry in folder.glob("session_2*") if entry.is_dir() and not entry.is_symlink())
+    for old in sessions[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def clean(environ: Mapping[str, str]) -> dict[str, str]:

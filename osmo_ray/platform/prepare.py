@@ -7,12 +7,11 @@ a file that only the platform's user can read.
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 import time
 
 from osmo_ray import settings as settings_room
-from osmo_ray.platform.files import Files
+from osmo_ray.platform.files import Files, write_secret
 from osmo_ray.settings import Settings
 from osmo_ray.store.protocol import Store, Token
 from osmo_ray.store.sql import SqlStore
@@ -43,11 +42,7 @@ def ensure_admin(store: Store, files: Files) -> None:
     digest = hashlib.sha256(secret.encode()).hexdigest()
     store.delete_token("admin", "first")
     store.save_token(Token("first", "admin", digest, time.time() + _LIFE, ("osmo-admin",), "made by osmo up"))
-    part = files.admin_token.with_suffix(".part")
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w") as file:
-        file.write(secret)
-    part.replace(files.admin_token)
+    write_secret(files.admin_token, secret)
 
 
 def describe(settings: Settings, files: Files, ray_address: str) -> list[str]:

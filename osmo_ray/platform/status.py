@@ -11,7 +11,7 @@ from typing import Any
 
 from osmo_ray import settings as settings_room
 from osmo_ray.platform.files import Files, State
-from osmo_ray.settings import Settings
+from osmo_ray.settings import Settings, without_password
 from osmo_ray.spec.quantity import show_bytes
 
 
@@ -24,6 +24,7 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_room.load()
     files = Files(settings.home)
     state = files.state()
+    settings = files.running() or settings
     found = collect(settings, files, state)
     if args.format_type == "json":
         print(json.dumps(found, indent=2))
@@ -48,7 +49,7 @@ def collect(settings: Settings, files: Files, state: State) -> dict[str, Any]:
         "dashboard": state.dashboard,
         "dashboard_token": str(files.ray_token),
         "home": str(settings.home),
-        "database": _without_password(settings.database),
+        "database": without_password(settings.database),
         "storage": settings.storage,
         "disk_free": free,
     }
@@ -81,11 +82,3 @@ def _ask(url: str) -> dict[str, Any]:
             return {}
     except (OSError, ValueError):
         return {}
-
-
-def _without_password(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    if "@" not in rest:
-        return url
-    login, _, place = rest.rpartition("@")
-    return f"{scheme}{separator}{login.partition(':')[0]}:***@{place}"

@@ -13,16 +13,17 @@ from __future__ import annotations
 import builtins
 import tarfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from osmo_ray.sdk.errors import ClientError
+from osmo_ray.sdk.errors import ClientError, Unreachable
 from osmo_ray.sdk.http import Http
 from osmo_ray.sdk.login import Login, resolve
 from osmo_ray.sdk.values import Downloaded, OutputFile, WorkflowState
 
-_PATIENCE = 60.0
+_PATIENCE = 90.0
 """Seconds for which `wait` and `follow` bear a platform that does not answer."""
 
 _EASE = 10.0
@@ -156,10 +157,28 @@ class Client:
             self.http.patience = kept
 
     def logs(self, name: str, *, task: str = "", last: int | None = None, follow: bool = True) -> Iterator[str]:
-        """Lines of the log, following until the workflow has ended."""
+        """Lines of the log, following until the workflow has ended. Bears a platform that restarts: it asks again,
+        and passes over what it has told of each task (with `last`, a break is an error)."""
         params = {"task_name": task or None, "last_n_lines": last, "follow": follow}
+        path, told = f"/api/workflow/{name}/logs", Counter[str]()
+        self.http.patience, kept = _PATIENCE, self.http.patience
+        try:
+            while True:
+                try:
+                    yield from _untold(self._lines(path, params), told)
+                    if not follow or task or self.workflow(name).finished:
+                        return
+                    time.sleep(0.5)  # cut off in the middle, and not by its end
+                except Unreachable:
+                    if last is not None or not follow:
+                        raise
+                    self.view(name)  # waits until it is back, and raises if it stays away
+        finally:
+            self.http.patience = kept
+
+    def _lines(self, path: str, params: dict[str, Any]) -> Iterator[str]:
         rest = b""
-        for data in self.http.pieces(f"/api/workflow/{name}/logs", params):
+        for data in self.http.pieces(path, params):
             *lines, rest = (rest + data).split(b"\n")
             yield from (line.decode(errors="replace") for line in lines)
         if rest:
@@ -215,3 +234,15 @@ class Client:
                     continue
                 files, size = files + member.isfile(), size + member.size
         return Downloaded(files, size, tuple(skipped))
+
+
+def _untold(lines: Iterator[str], told: Counter[str]) -> Iterator[str]:
+    """Those of a log read anew that were not told before. Tasks write side by side, so each is counted for itself: by
+    `[task` of `YYYY/MM/DD HH:MM:SS [task] text`."""
+    seen = Counter[str]()
+    for line in lines:
+        who = line[20:].partition("]")[0]
+        seen[who] += 1
+        if seen[who] > told[who]:
+            told[who] += 1
+            yield line

@@ -32,6 +32,8 @@ class ClientError(Exception):
         """1 a submission that was refused, 2 another mistake of the user, 10 no or a broken answer, 75 too busy."""
         if self.status == 429:
             return 75
+        if self.status == 507:  # no room for new work: a refusal, and the platform is well
+            return 1
         if self.status == 0 or self.status >= 500:
             return 10
         return 1 if self.code in _SUBMISSION else 2

@@ -47,19 +47,27 @@ class Http:
 
     @contextmanager
     def stream(self, path: str, params: Params | None = None) -> Iterator[http.client.HTTPResponse]:
-        """An open answer of its own connection. Raises `ClientError`."""
-        connection = self._connect(None)
-        try:
+        """An open answer of its own connection, waited for with patience. Raises `ClientError`."""
+        deadline, pause = time.monotonic() + self.patience, 0.1
+        while True:
+            connection = self._connect(None)
             try:
-                connection.request("GET", _target(self._parts.path, path, params), headers=self._headers())
-                answer = connection.getresponse()
-            except (OSError, http.client.HTTPException) as error:
-                raise self._unreachable(error) from error
-            if answer.status != 200:
-                raise _error(answer.status, answer.read())
-            yield answer
-        finally:
-            connection.close()
+                try:
+                    connection.request("GET", _target(self._parts.path, path, params), headers=self._headers())
+                    answer = connection.getresponse()
+                except (OSError, http.client.HTTPException) as error:
+                    if time.monotonic() + pause > deadline:
+                        raise self._unreachable(error) from error
+                else:
+                    if answer.status == 200:
+                        yield answer
+                        return
+                    if not _passing(answer) or time.monotonic() + pause > deadline:
+                        raise _error(answer.status, answer.read())
+            finally:
+                connection.close()
+            time.sleep(pause)
+            pause = min(pause * 1.6, 2.0)
 
     def pieces(self, path: str, params: Params | None = None) -> Iterator[bytes]:
         """The answer in pieces, as they come."""
@@ -96,7 +104,7 @@ class Http:
                 if not again or time.monotonic() + pause > deadline:
                     raise self._unreachable(error) from error
             else:
-                if answer.status != 503 or method != "GET" or time.monotonic() + pause > deadline:
+                if method != "GET" or not _passing(answer) or time.monotonic() + pause > deadline:
                     return answer
                 answer.read()
             time.sleep(pause)
@@ -123,6 +131,13 @@ class Http:
         hint = "start a platform with: osmo up, or name another with --url"
         why = str(error) or type(error).__name__
         return Unreachable(f"Nothing answers at {self.login.url} ({why}); {hint}")
+
+
+def _passing(answer: http.client.HTTPResponse) -> bool:
+    """Whether the platform is only away for a moment: it says so itself, or what stands in front of it answers in its
+    place, while an API starts, in other words than JSON."""
+    foreign = "json" not in (answer.getheader("content-type") or "")
+    return answer.status in (502, 503, 504) or (answer.status in (404, 500) and foreign)
 
 
 def _target(base: str, path: str, params: Params | None) -> str:

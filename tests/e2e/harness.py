@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+OSMO = (sys.executable, "-c", "from osmo_ray.program import main; raise SystemExit(main())")
 SHARED = Path(os.environ.get("OSMO_SHARED", ROOT.parent / "shared"))
 
 
@@ -55,7 +56,7 @@ class Platform:
     def cli(self, *args: str, check: bool = True, timeout: float = 180) -> subprocess.CompletedProcess[str]:
         """Run `osmo ARGS`; an unexpected exit code is a failure that shows the output."""
         done = subprocess.run(
-            [sys.executable, "-c", "from osmo_ray.program import main; raise SystemExit(main())", *args],
+            [*OSMO, *args],
             env=self.environ,
             cwd=ROOT,
             capture_output=True,
