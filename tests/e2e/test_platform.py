@@ -43,6 +43,7 @@ LOCAL = (
     "hello_world",
     "serial_workflow",
     "parallel_tasks",
+    "group_tasks",
     "group_tasks_communication",
     "combination_workflow_simple",
     "template_hello_world",
