@@ -23,17 +23,21 @@ class Settings:
     """What one platform needs to know to start. Times are seconds, sizes bytes."""
 
     home: Path = Path.home() / ".osmo"
+    """Where the platform of this host keeps everything; only from the environment."""
     database_url: str = ""
     """Empty: SQLite in `home`."""
     storage_url: str = ""
     """Where intermediate data and finished logs go; empty: a folder in `home`."""
     port: int = 8000
+    """Of the API and console."""
     host: str = "127.0.0.1"
-    ray_address: str = ""
-    """A running Ray cluster to join; empty: `osmo up` starts a head of its own."""
+    """Address that API and Ray listen on; beyond loopback everybody has to show a token."""
     backend: str = "local"
+    """The name of this cluster."""
     pool: str = "default"
+    """The name of the pool that workflows are submitted to."""
     platform: str = "local"
+    """The name of the kind of hardware that its nodes are."""
     lease_ttl: float = 10.0
     """How long a controller may be silent before another takes over."""
     attempt_lease: float = 60.0
@@ -45,8 +49,11 @@ class Settings:
     max_tasks: int = 2000
     """Tasks per workflow."""
     start_timeout: float = 1800.0
+    """How long a group may take from its placement to its first instruction."""
     exec_timeout: float = 60 * 86400.0
+    """How long a workflow may run, at most."""
     queue_timeout: float = 60 * 86400.0
+    """How long a workflow may wait in the queue, at most."""
     retention: float = 30 * 86400.0
     """Finished workflows, their logs and intermediate data are removed after this long."""
     disk_reserve: int = 512 << 20
@@ -54,6 +61,7 @@ class Settings:
     storage_gateway: bool = False
     """Serve a local storage folder to nodes that join, by signed URLs."""
     log_level: str = "INFO"
+    """Of the platform's own logs: DEBUG, INFO, WARNING or ERROR."""
     sandbox: str = "auto"
     """`auto`, `process`, `container` or `none` for tasks that do not say."""
     cpu: float = 0.0
