@@ -155,6 +155,7 @@ class Controller:
     async def _refresh_loop(self) -> None:
         while True:
             await self._until(self._wake, self.settings.poll)
+            await self._passing(dispatch.settle(self.ledger))
             await self._passing(self.ledger.refresh())
 
     async def _schedule_loop(self) -> None:

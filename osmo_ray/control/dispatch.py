@@ -18,11 +18,13 @@ from osmo_ray.spec.model import TaskInput
 from osmo_ray.store.protocol import Outgoing
 
 log = logging.getLogger(__name__)
+_SETTLE_AT = 300
+"""Far below what one look at the outbox returns, so that sent commands never hide new ones."""
 
 
 async def step(ledger: Ledger, backend: Backend, rules: PoolRules, epoch: int) -> int:
     """Send what is in the outbox; returns how many commands were settled."""
-    waiting = await ledger.db(ledger.store.outgoing, 1000)
+    waiting = [o for o in await ledger.db(ledger.store.outgoing, 1000) if o.seq not in ledger.sent]
     if not waiting:
         return 0
     if any(o.workflow_uuid not in ledger.live for o in waiting):
@@ -32,9 +34,18 @@ async def step(ledger: Ledger, backend: Backend, rules: PoolRules, epoch: int) -
     done = await _apply(ledger, backend, rules, epoch, applies)
     # A group's plan is empty once it has ended, so deleting last is right whatever the order was.
     done += await _delete(ledger, backend, epoch, deletes)
+    ledger.sent.update(done)
+    if len(ledger.sent) > _SETTLE_AT:
+        await settle(ledger)
+    return len(done)
+
+
+async def settle(ledger: Ledger) -> None:
+    """Take what was sent out of the outbox. Done in rounds: a crash before it only sends those commands again."""
+    done = sorted(ledger.sent)
     if done:
         await ledger.db(ledger.store.settle, done, ledger.lease)
-    return len(done)
+        ledger.sent.difference_update(done)
 
 
 async def _apply(

@@ -34,6 +34,8 @@ class Ledger:
         self.live: dict[str, Workflow] = {}
         self.asks: dict[str, Mapping[str, Need]] = {}
         """What the tasks of live workflows ask for, kept by the schedule loop."""
+        self.sent: set[int] = set()
+        """Commands that the backend has taken and the outbox still holds."""
         self.schedule = asyncio.Event()
         self.dispatch = asyncio.Event()
         self._home: dict[str, str] = {}
@@ -120,6 +122,7 @@ class Ledger:
         self.live.clear()
         self._home.clear()
         self.asks.clear()
+        self.sent.clear()
         self.lease = None
 
     def close(self) -> None:

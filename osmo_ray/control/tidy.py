@@ -44,7 +44,8 @@ async def compare(
     # The order is the proof: what was placed before `asked` is in the outbox still, or the backend was told of it
     # before it lists what it has.
     asked = ledger.clock()
-    sent = {o.workflow_uuid for o in await ledger.db(ledger.store.outgoing, _ALL)}
+    waiting = await ledger.db(ledger.store.outgoing, _ALL)
+    sent = {o.workflow_uuid for o in waiting if o.seq not in ledger.sent}
     listed = await backend.list()
     await watch.step(ledger, backend, listed)
     known = {o.key for o in listed}

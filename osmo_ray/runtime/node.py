@@ -236,6 +236,11 @@ class NodeHost:
         self._news.clear()
         return found
 
+    def give_back(self, seen: Sequence[Observation]) -> None:
+        """These were taken by `observe` and reached nobody: the next call gets them first."""
+        self._news.extendleft(reversed(seen))
+        self._rang.set()
+
     async def settle(self, keys: Sequence[AttemptKey]) -> None:
         """Forget ended attempts whose end the store has accepted. One whose log could not be kept yet stays."""
         found = [entry for key in keys if (entry := self.book.entries.get(key)) is not None and entry.final]

@@ -167,7 +167,7 @@ class Sandbox:
             data += ",userxattr" if self.layout.user else ",redirect_dir=nofollow"
             sys.mount("overlay", place, "overlay", data=data)
             for path in entry.below:
-                _show(path, str(self.root) + path)
+                _show_if_there(path, str(self.root) + path)
         elif entry.kind == "bind":
             _show(source, place)
 
@@ -269,6 +269,15 @@ def _make_like(like: Path, place: Path) -> None:
 
 def _show(source: str, place: str) -> None:
     sys.bind(source, place)
+    sys.read_only(place)
+
+
+def _show_if_there(source: str, place: str) -> None:
+    """For mounts below a folder of the host: one that went away since they were listed is an empty folder here."""
+    try:
+        sys.bind(source, place)
+    except OSError:
+        return
     sys.read_only(place)
 
 

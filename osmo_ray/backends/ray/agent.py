@@ -34,6 +34,7 @@ _NO_STORAGE = Reason(
     next_command="osmo up --storage-gateway",
 )
 _COMPANY = 0.1
+_CROWD = 0.05
 _URGENT = (Phase.READY, Phase.FINISHED, Phase.LOST)
 
 
@@ -65,6 +66,9 @@ class NodeAgent:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._host = NodeHost(root, node, address, storage, settings.options)
         self._programs = Programs(root, settings.cluster)
+        self._told_at = 0.0
+        self._listener = ""
+        self._observing: asyncio.Task[Sequence[Observation]] | None = None
         self._started: asyncio.Task[None] | None = None
 
     async def _ready(self) -> NodeHost:
@@ -97,17 +101,38 @@ class NodeAgent:
     async def attempts(self) -> Sequence[Observation]:
         return self._programs.translate(await (await self._ready()).attempts())
 
-    async def observe(self, wait: float) -> Sequence[Observation]:
-        """News since the last call; each call also tells the tasks that a controller is alive."""
+    async def observe(self, listener: str, wait: float) -> Sequence[Observation]:
+        """News since the last call; each call also tells the tasks that a controller is alive. A new listener takes
+        over from the one before, whose call may still be open although its controller is gone."""
         host = await self._ready()
         host.renew(self._lease)
+        if listener != self._listener and self._observing is not None:
+            self._observing.cancel()
+        self._listener = listener
+        self._observing = asyncio.ensure_future(self._observe(host, wait))
+        try:
+            return self._programs.translate(await self._observing)
+        except asyncio.CancelledError:
+            return ()
+
+    async def _observe(self, host: NodeHost, wait: float) -> Sequence[Observation]:
+        """Each answer costs the controller a transaction. What only informs waits a moment for company; ends and
+        barriers are told at once, unless the last answer was a moment ago: then there is a crowd to wait for."""
         seen = list(await host.observe(wait))
-        # Ends and barriers are told at once; what only informs waits a moment for company, because each answer costs
-        # the controller a transaction.
-        until = time.monotonic() + _COMPANY
-        while seen and not any(o.phase in _URGENT for o in seen) and (left := until - time.monotonic()) > 0:
-            seen += await host.observe(left)
-        return self._programs.translate(seen)
+        try:
+            until = time.monotonic() + _COMPANY
+            while seen and (left := min(until, self._crowd(seen)) - time.monotonic()) > 0:
+                seen += await host.observe(left)
+        except asyncio.CancelledError:
+            host.give_back(seen)
+            raise
+        self._told_at = time.monotonic()
+        return seen
+
+    def _crowd(self, seen: Sequence[Observation]) -> float:
+        """Until when an answer with these may wait."""
+        urgent = any(o.phase in _URGENT for o in seen)
+        return self._told_at + _CROWD if urgent else float("inf")
 
     async def attempt(self, key: AttemptKey) -> None:
         """Returns when the attempt has ended: one call per attempt, named after it, is how Ray's dashboard comes to
@@ -132,4 +157,7 @@ class NodeAgent:
         await (await self._ready()).close()
 
 
-RemoteAgent = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=10_000)(NodeAgent)
+# Of an agent's calls Ray's dashboard keeps only those that stand for an attempt: the others are many and say nothing.
+RemoteAgent = ray.remote(
+    num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=10_000, enable_task_events=False
+)(NodeAgent)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -42,6 +43,7 @@ class RayBackend:
         self._reports: dict[str, NodeReport] = {}
         self._where: dict[str, set[str]] = defaultdict(set)
         self._news: asyncio.Queue[Sequence[Observation]] = asyncio.Queue()
+        self._listener = uuid.uuid4().hex
         self._settled: list[AttemptKey] = []
         self._settling: asyncio.Task[None] | None = None
         self._followers: dict[str, asyncio.Task[None]] = {}
@@ -166,7 +168,7 @@ class RayBackend:
         """Keep one long poll open to an agent; what a broken one missed, the tidy loop finds by listing."""
         while True:
             try:
-                seen = await self._ask(node, "observe", 5.0)
+                seen = await self._ask(node, "observe", self._listener, 5.0)
                 if seen:
                     self._news.put_nowait(seen)
             except BackendUnavailable as error:
@@ -179,4 +181,4 @@ class RayBackend:
             for plan in attempts:
                 if agent is not None and self._agents.first_time(plan.key):
                     name = names.attempt(plan.workflow_id, plan.task, plan.key.retry_id)
-                    agent.attempt.options(name=name).remote(plan.key)
+                    agent.attempt.options(name=name, enable_task_events=True).remote(plan.key)
