@@ -105,16 +105,16 @@ def _fold(draft: Draft, policy: Policy) -> None:
     for name in sorted(draft.touched):
         settle_group(draft, name, policy.grace)
     workflow = draft.workflow
-    status = fold_workflow(draft.groups, workflow.status)
+    # A task may begin and end between two looks, so its own time counts: a workflow that has run anything is RUNNING.
+    began = workflow.started or min((t.times.running for t in _tasks(draft) if t.times.running), default=0.0)
+    status = fold_workflow(draft.groups, WorkflowStatus.RUNNING if began else workflow.status)
     if status is workflow.status:
         return
-    # The first task may have begun and ended between two looks, so its own time counts, and at the end as well.
-    began = min((t.times.running for t in _tasks(draft) if t.times.running), default=0.0)
     if not status.finished:
-        draft.set_workflow(status=status, started=workflow.started or began or draft.now)
+        draft.set_workflow(status=status, started=began or draft.now)
         return
     reason = workflow.reason or _first_failure(draft)
-    draft.set_workflow(status=status, started=workflow.started or began, ended=draft.now, reason=reason)
+    draft.set_workflow(status=status, started=began, ended=draft.now, reason=reason)
     draft.record("Ended", f"{workflow.id} ended {status.value}")
 
 
