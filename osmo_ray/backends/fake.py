@@ -57,6 +57,7 @@ class FakeBackend:
         self._newest: dict[AttemptKey, Observation] = {}
         self._plans: dict[AttemptKey, AttemptPlan] = {}
         self._buried: set[str] = set()
+        self._settled: set[AttemptKey] = set()
         self._running: dict[AttemptKey, asyncio.Task[None]] = {}
         self._news: asyncio.Queue[Observation] = asyncio.Queue()
 
@@ -98,6 +99,7 @@ class FakeBackend:
 
     async def settle(self, keys: Sequence[AttemptKey]) -> None:
         self._check()
+        self._settled.update(keys)
         for key in keys:
             self._newest.pop(key, None)
             self._end(key)
@@ -143,7 +145,7 @@ class FakeBackend:
         self._epoch = epoch
 
     def _apply_group(self, plan: GroupPlan) -> None:
-        wanted = {a.key: a for a in plan.attempts}
+        wanted = {a.key: a for a in plan.attempts if a.key not in self._settled}
         for key in [k for k, p in self._plans.items() if p.group_uuid == plan.uuid and k not in wanted]:
             self._end(key)
         for key, attempt in wanted.items():

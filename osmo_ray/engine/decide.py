@@ -15,7 +15,7 @@ from osmo_ray.engine.exits import PREEMPTED
 from osmo_ray.engine.folds import fold_workflow
 from osmo_ray.engine.model import ApplyGroup, Decision, Task, Workflow
 from osmo_ray.engine.propagate import end_group, settle_group
-from osmo_ray.engine.status import IN_QUEUE, TaskStatus
+from osmo_ray.engine.status import IN_QUEUE, TaskStatus, WorkflowStatus
 from osmo_ray.spec.reason import Reason
 
 _S = TaskStatus

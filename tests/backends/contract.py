@@ -143,6 +143,19 @@ class BackendContract:
             await asyncio.sleep(0.05)
         raise AssertionError(f"{plan.key} is still known")
 
+    async def test_a_late_plan_does_not_revive_what_was_settled(self, backend: Backend, epoch: int):
+        plan = attempt(await self.node(backend), *self.succeeds)
+        await backend.apply(epoch, [group(plan)])
+        await self.finished(backend, plan.key)
+        await backend.settle([plan.key])
+        for _ in range(100):
+            if plan.key not in {o.key for o in await backend.list()}:
+                break
+            await asyncio.sleep(0.05)
+        await backend.apply(epoch, [group(plan)])
+        assert [o for o in await backend.watch(1.0) if o.key == plan.key] == []
+        assert plan.key not in {o.key for o in await backend.list()}
+
     async def test_logs_are_read_by_offset(self, backend: Backend, epoch: int):
         node = await self.node(backend)
         plan = attempt(node, "sh", "-c", "echo one; echo two")
