@@ -157,4 +157,7 @@ class NodeAgent:
         await (await self._ready()).close()
 
 
-RemoteAgent = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=10_000)(NodeAgent)
+# Of an agent's calls Ray's dashboard keeps only those that stand for an attempt: the others are many and say nothing.
+RemoteAgent = ray.remote(
+    num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=10_000, enable_task_events=False
+)(NodeAgent)

@@ -194,5 +194,5 @@ class RayBackend:
             agent = self._agents.known.get(node)
             if agent is not None and plan.key in self._unnamed:
                 name = names.attempt(plan.workflow_id, plan.task, plan.key.retry_id)
-                agent.attempt.options(name=name).remote(plan.key)
+                agent.attempt.options(name=name, enable_task_events=True).remote(plan.key)
             self._unnamed.discard(plan.key)
