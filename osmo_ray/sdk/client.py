@@ -28,6 +28,8 @@ _PATIENCE = 90.0
 
 _EASE = 10.0
 """Polls leave the platform this many times as long alone as it took to answer: large workflows are asked less often."""
+_LONGEST = 5.0
+"""Seconds between polls at most: an answer that took long may have waited for a platform that was away."""
 
 
 class Client:
@@ -137,7 +139,7 @@ class Client:
                     last = state
                     yield state
                 if not state.finished:
-                    time.sleep(max(poll, _EASE * took))
+                    time.sleep(max(poll, min(_EASE * took, _LONGEST)))
         finally:
             self.http.patience = kept
 

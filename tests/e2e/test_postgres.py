@@ -93,7 +93,7 @@ class TestPostgres:
         finally:
             fragile_postgres.start()
         for process in (follower, logs):
-            told_all, _ = process.communicate(timeout=120)
+            told_all = self.ended(process, on_postgres)
             assert process.returncode == 0, told_all + on_postgres.tails()
             assert "COMPLETED" in told_all
         assert told_all.count("[last] last") == 1 and told_all.count("[last] first") == 1, told_all
@@ -116,6 +116,17 @@ class TestPostgres:
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+    def ended(self, process: subprocess.Popen[str], platform: Platform) -> str:
+        """What a follower printed until it ended by itself."""
+        try:
+            return process.communicate(timeout=60)[0]
+        except subprocess.TimeoutExpired:
+            process.kill()
+            told = process.communicate()[0]
+            states = {w["name"]: attempts(platform, w["name"]) for w in self.listed(platform)}
+            events = [platform.cli("workflow", "events", name, "--no-follow").stdout[-1500:] for name in states]
+            raise AssertionError("\n".join([told, str(states), *events, str(platform.get("/ready"))])) from None
 
     @staticmethod
     def listed(platform: Platform) -> list[dict[str, str]]:
