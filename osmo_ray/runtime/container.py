@@ -6,6 +6,7 @@ The container keeps its name until the attempt ends, so that a restart in place 
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -16,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from osmo_ray.runtime import reasons
 from osmo_ray.runtime.errors import RuntimeFailure
@@ -47,6 +49,7 @@ class Engine:
     """Options of `run` that they need."""
     _tried: bool = False
     _local: set[str] = field(default_factory=set)
+    _searched: str | None = None
     _absent: dict[str, float] = field(default_factory=dict)
     _registries: dict[str, tuple[float, bool]] = field(default_factory=dict)
 
@@ -81,7 +84,9 @@ class Engine:
             return False, self.why
         if self._has(image):
             return True, f"{self.name} has the image"
-        registry = registry_of(image)
+        registry = registry_of(image) or self._default()
+        if not registry:
+            return False, f"{self.name} has no image {image}, which names no registry, and it has none to search"
         if self._reaches(registry):
             return True, f"{self.name} can pull the image from {registry}"
         return False, f"{self.name} has no image {image} and the registry {registry} does not answer"
@@ -97,6 +102,12 @@ class Engine:
             return True
         self._absent[image] = time.monotonic()
         return False
+
+    def _default(self) -> str:
+        """Where the engine looks for images that name no registry; its own configuration says."""
+        if self._searched is None:
+            self._searched = default_registry(self.name)
+        return self._searched
 
     def _reaches(self, registry: str) -> bool:
         known = self._registries.get(registry)
@@ -173,11 +184,26 @@ def has_image(engine: str, image: str) -> bool:
 
 
 def registry_of(image: str) -> str:
-    """The registry's host that an image reference names; docker.io is spelled by the name that serves it."""
+    """The registry's host that an image reference names, or nothing."""
     first, slash, _ = image.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost"):
-        return "registry-1.docker.io" if first == "docker.io" else first
-    return "registry-1.docker.io"
+    return first if slash and ("." in first or ":" in first or first == "localhost") else ""
+
+
+def default_registry(engine: str) -> str:
+    """The host that this engine asks for images without one; empty when it asks nobody."""
+    form = "{{.IndexServerAddress}}" if engine == "docker" else "{{json .Registries}}"
+    try:
+        told = subprocess.run(
+            [engine, "info", "--format", form], capture_output=True, text=True, timeout=_ANSWER_LIMIT, check=False
+        ).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    if engine == "docker":
+        return urlsplit(told).netloc
+    try:
+        return str((json.loads(told or "{}").get("search") or [""])[0])
+    except ValueError:
+        return ""
 
 
 def container_name(key: str) -> str:
