@@ -104,4 +104,6 @@ class ControllerActor:
         await asyncio.wrap_future(future)
 
 
-RemoteController = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=100)(ControllerActor)
+RemoteController = ray.remote(
+    num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=100, enable_task_events=False
+)(ControllerActor)

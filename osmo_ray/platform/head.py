@@ -42,6 +42,8 @@ def environment(files: Files, listen: str) -> dict[str, str]:
         "RAY_AUTH_TOKEN_PATH": str(files.ray_token),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DEDUP_LOGS": "0",
+        # Tasks have sessions of their own and all state is in the store: there is nothing to drain.
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     }
     if listen.startswith("127."):
         # Without this switch Ray replaces a loopback address by the host's and listens everywhere.

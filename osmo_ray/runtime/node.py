@@ -137,6 +137,11 @@ class NodeHost:
             if entry.job.plan.group_uuid in groups:
                 self.book.stop(entry, self.options.grace, "it is no longer part of its group")
 
+    @property
+    def running(self) -> int:
+        """How many attempts have not ended here."""
+        return len(self.book.live())
+
     def ended(self, key: AttemptKey) -> bool:
         """Whether nothing more will come of this attempt here."""
         entry = self.book.entries.get(key)

@@ -19,6 +19,14 @@ from osmo_ray.spec.tokens import Tokens, expand, host_label, host_name, variable
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
+_BUSYBOX_IMAGES = ("alpine", "busybox")
+
+
+def _repository(image: str) -> str:
+    """`alpine` for `registry.example/library/alpine:3.18@sha256:...`."""
+    return image.partition("@")[0].rpartition("/")[2].partition(":")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where one attempt's command will find itself. `tools` is the folder of programs of last resort."""
@@ -72,12 +80,15 @@ class Place:
         }
 
     def path(self) -> str:
-        """The host's PATH without what the task cannot see, and the tools last."""
+        """The host's PATH without what the task cannot see, and the tools last; first for a task whose image would
+        have brought these very programs, since those of the host may behave differently (`nc -l -w` for one)."""
         host = (os.environ.get("PATH") or _SYSTEM_PATH).split(":")
         seen = [one for one in host if one.startswith("/") and self._sees(one)]
         seen += [one for one in _SYSTEM_PATH.split(":") if one not in seen]
         tools = TOOLS if self.job.mode == "namespaces" else self.tools
-        return ":".join([*dict.fromkeys(seen), *([tools] if self.tools else [])])
+        last = [tools] if self.tools else []
+        first = last if _repository(self.job.plan.image) in _BUSYBOX_IMAGES else []
+        return ":".join(dict.fromkeys([*first, *seen, *last]))
 
     def _sees(self, path: str) -> bool:
         if self.layout is None:

@@ -14,8 +14,8 @@ from tests.e2e.harness import SHARED, Platform
 
 @pytest.fixture(scope="session")
 def platform() -> Iterator[Platform]:
-    """Shared by all tests of this folder that do not break it."""
-    yield from _platform({})
+    """Shared by all tests of this folder that do not break it. Two logical GPUs, whatever this machine has."""
+    yield from _platform({}, "--gpus", "2")
 
 
 @pytest.fixture
@@ -24,11 +24,11 @@ def own_platform() -> Iterator[Platform]:
     yield from _platform({})
 
 
-def _platform(extra: dict[str, str]) -> Iterator[Platform]:
+def _platform(extra: dict[str, str], *options: str) -> Iterator[Platform]:
     home = Path(tempfile.mkdtemp(prefix="osmo-e2e-"))
     made = Platform(home, extra=extra)
     try:
-        made.up()
+        made.up(*options)
         yield made
     finally:
         made.down()

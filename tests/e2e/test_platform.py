@@ -43,6 +43,7 @@ LOCAL = (
     "hello_world",
     "serial_workflow",
     "parallel_tasks",
+    "group_tasks",
     "group_tasks_communication",
     "combination_workflow_simple",
     "template_hello_world",
@@ -62,7 +63,7 @@ def test_a_tutorial_that_asks_for_too_much_waits_with_a_reason(platform: Platfor
     id = platform.submit((tutorials / "resources_multiple.yaml").read_text())
     until(lambda: platform.tasks(id)["light-task"]["status"] == "COMPLETED", 60)
     told = platform.cli("explain", id).stdout
-    assert "needs 1 GPU, 0 of 0 free" in told
+    assert "needs 8 cpu, 4 of 4 free" in told and "can ever take gpu-task" in told
     platform.cli("workflow", "cancel", id)
     assert platform.wait(id) == "FAILED_CANCELED"
 

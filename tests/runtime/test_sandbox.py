@@ -274,3 +274,12 @@ async def test_a_link_left_by_the_task_leads_nobody_astray(sandboxed: Host, fold
     assert sorted(p.name for p in (folder / "store/wf/links").iterdir()) == [".osmo-manifest.json", "f"]
     await sandboxed.settle([one.key])
     await wait_for(lambda: not any(sandboxed.spool.attempts.iterdir()), "the folder was not removed")
+
+
+async def test_an_image_of_busybox_gets_its_programs_first(sandboxed: Host) -> None:
+    alpine = shell("nc --help 2>&1 | head -n 1", image="alpine:3.18")
+    ubuntu = shell("command -v sh", image="ubuntu:24.04")
+    assert (await sandboxed.run(alpine)).exit_code == 0
+    assert (await sandboxed.run(ubuntu)).exit_code == 0
+    assert "BusyBox" in await sandboxed.text(alpine.key)
+    assert not (await sandboxed.text(ubuntu.key)).startswith("/osmo/bin")

@@ -45,6 +45,7 @@ def admitted(
             upstream=(f"g{i - 1}",) if i else (),
             downstream=(f"g{i + 1}",) if i + 1 < groups else (),
             pending=frozenset({f"g{i - 1}"}) if i else frozenset(),
+            index=i,
         )
         for i, g in enumerate(found.groups)
     )

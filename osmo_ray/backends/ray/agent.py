@@ -34,7 +34,7 @@ _NO_STORAGE = Reason(
     next_command="osmo up --storage-gateway",
 )
 _COMPANY = 0.1
-_CROWD = 0.05
+_EACH = 0.006
 _URGENT = (Phase.READY, Phase.FINISHED, Phase.LOST)
 
 
@@ -121,7 +121,7 @@ class NodeAgent:
         seen = list(await host.observe(wait))
         try:
             until = time.monotonic() + _COMPANY
-            while seen and (left := min(until, self._crowd(seen)) - time.monotonic()) > 0:
+            while seen and (left := min(until, self._crowd(host, seen)) - time.monotonic()) > 0:
                 seen += await host.observe(left)
         except asyncio.CancelledError:
             host.give_back(seen)
@@ -129,10 +129,10 @@ class NodeAgent:
         self._told_at = time.monotonic()
         return seen
 
-    def _crowd(self, seen: Sequence[Observation]) -> float:
-        """Until when an answer with these may wait."""
+    def _crowd(self, host: NodeHost, seen: Sequence[Observation]) -> float:
+        """Until when an answer with these may wait: the more runs here, the more ends come soon."""
         urgent = any(o.phase in _URGENT for o in seen)
-        return self._told_at + _CROWD if urgent else float("inf")
+        return self._told_at + min(_COMPANY, _EACH * host.running) if urgent else float("inf")
 
     async def attempt(self, key: AttemptKey) -> None:
         """Returns when the attempt has ended: one call per attempt, named after it, is how Ray's dashboard comes to
@@ -157,4 +157,7 @@ class NodeAgent:
         await (await self._ready()).close()
 
 
-RemoteAgent = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=10_000)(NodeAgent)
+# Of an agent's calls Ray's dashboard keeps only those that stand for an attempt: the others are many and say nothing.
+RemoteAgent = ray.remote(
+    num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=10_000, enable_task_events=False
+)(NodeAgent)

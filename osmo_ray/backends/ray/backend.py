@@ -24,12 +24,14 @@ from osmo_ray.spec.attempt import (
     LogChunk,
     NodeReport,
     Observation,
+    Phase,
     UsageSample,
 )
 from osmo_ray.spec.reason import Reason
 
 log = logging.getLogger(__name__)
 _ROUND = 0.3
+_NAME_AFTER = 1.0
 _CALL = 15.0
 """Seconds that an agent may take to answer before it counts as silent."""
 
@@ -43,6 +45,7 @@ class RayBackend:
         self._reports: dict[str, NodeReport] = {}
         self._where: dict[str, set[str]] = defaultdict(set)
         self._news: asyncio.Queue[Sequence[Observation]] = asyncio.Queue()
+        self._unnamed: set[AttemptKey] = set()
         self._listener = uuid.uuid4().hex
         self._settled: list[AttemptKey] = []
         self._settling: asyncio.Task[None] | None = None
@@ -83,7 +86,7 @@ class RayBackend:
                 # A node that is gone has nothing to be told; its attempts are found lost by the tidy loop.
                 wanted = {a.group_uuid for a in per_node[node]} if node in self._agents.known else set()
                 refused.update(dict.fromkeys(wanted, reason))
-        self._name_attempts(per_node)
+        self._name_later(per_node)
         return refused
 
     async def delete(self, epoch: int, groups: Sequence[str], grace: float) -> None:
@@ -170,15 +173,26 @@ class RayBackend:
             try:
                 seen = await self._ask(node, "observe", self._listener, 5.0)
                 if seen:
+                    self._unnamed.difference_update(o.key for o in seen if o.phase in (Phase.FINISHED, Phase.LOST))
                     self._news.put_nowait(seen)
             except BackendUnavailable as error:
                 log.info("%s", error)
                 await asyncio.sleep(0.5)
 
-    def _name_attempts(self, per_node: Mapping[str, Sequence[AttemptPlan]]) -> None:
-        for node, attempts in per_node.items():
+    def _name_later(self, per_node: Mapping[str, Sequence[AttemptPlan]]) -> None:
+        """One call per attempt, named after it, is how Ray's dashboard shows what runs. It costs both sides a
+        millisecond or two, so an attempt that is over before anybody could look gets none."""
+        fresh = [
+            (node, plan) for node, plans in per_node.items() for plan in plans if self._agents.first_time(plan.key)
+        ]
+        if fresh:
+            self._unnamed.update(plan.key for _, plan in fresh)
+            asyncio.get_running_loop().call_later(_NAME_AFTER, self._name, fresh)
+
+    def _name(self, fresh: Sequence[tuple[str, AttemptPlan]]) -> None:
+        for node, plan in fresh:
             agent = self._agents.known.get(node)
-            for plan in attempts:
-                if agent is not None and self._agents.first_time(plan.key):
-                    name = names.attempt(plan.workflow_id, plan.task, plan.key.retry_id)
-                    agent.attempt.options(name=name).remote(plan.key)
+            if agent is not None and plan.key in self._unnamed:
+                name = names.attempt(plan.workflow_id, plan.task, plan.key.retry_id)
+                agent.attempt.options(name=name, enable_task_events=True).remote(plan.key)
+            self._unnamed.discard(plan.key)
