@@ -66,6 +66,8 @@ class Witness(FakeBackend):
         nodes = [NodeReport(n, "10.0.0.1", 4.0, 1 << 40, 0, 1 << 40) for n in ("n1", "n2")]
         super().__init__(nodes=nodes, script=self._ending)
         self.begun: Counter[tuple[AttemptKey, int]] = Counter()
+        self.lost: set[AttemptKey] = set()
+        """Attempts whose every trace is gone: told again before that is noticed, a cluster can only begin anew."""
         self.finished: Counter[AttemptKey] = Counter()
         self.dice = dice
 
@@ -88,7 +90,11 @@ class Witness(FakeBackend):
         """The disk under one running attempt is gone."""
         running = [o.key for o in await self.list() if o.phase in (Phase.RUNNING, Phase.READY)]
         if running:
-            self.vanish(self.dice.choice(sorted(running)))
+            key = self.dice.choice(sorted(running))
+            self.vanish(key)
+            self.lost.add(key)
+            for one in [one for one in self.begun if one[0] == key]:
+                del self.begun[one]
 
 
 def workflow(dice: random.Random, number: int) -> WorkflowSpec:
@@ -212,7 +218,7 @@ async def the_end(store: SqlStore, uuid: str, seed: int) -> Workflow:
 def check(ended: list[Workflow], canceled: Workflow, backend: Witness) -> None:
     twice = {key: n for key, n in backend.begun.items() if n > 1}
     assert not twice, "the same generation of an attempt began twice"
-    began = {key for key, _ in backend.begun}
+    began = {key for key, _ in backend.begun} | backend.lost
     for done in ended:
         if done.uuid == canceled.uuid and done.status is W.FAILED_CANCELED:
             continue
