@@ -32,18 +32,28 @@ python="$(find_python)"
 if [[ ! -x .venv/bin/python || "$(cut -d' ' -f2- .venv/.stamp 2>/dev/null || true)" != "$PWD" ]]; then
   rm -rf .venv
   say "creating .venv with $("$python" --version)"
-  "$python" -m venv .venv
+  if [[ "$PWD" == *" "* ]]; then
+    # Ray starts its workers through a shell line that does not quote the interpreter: it must not hold a space.
+    away="${XDG_CACHE_HOME:-$HOME/.cache}/osmo-ray/venv-$(printf '%s' "$PWD" | sha256sum | cut -c1-12)"
+    rm -rf "$away"
+    mkdir -p "$(dirname "$away")"
+    "$python" -m venv "$away"
+    ln -s "$away" .venv
+  else
+    "$python" -m venv .venv
+  fi
 fi
+venv="$(cd .venv && pwd -P)"
 
 # uv first, by its own hash from the lock; plain pip does the rest where uv cannot.
 uv_lock="$(mktemp)"
 trap 'rm -f "$uv_lock"' EXIT
 awk '/^uv==/ {on = 1} on {print} on && !/\\$/ {exit}' requirements.lock >"$uv_lock"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r "$uv_lock"
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$uv_lock"
 say "installing the locked dependencies"
-.venv/bin/python -m uv pip sync --quiet --python .venv/bin/python --require-hashes requirements.lock ||
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-.venv/bin/python -m uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e . ||
-  .venv/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
+"$venv/bin/python" -m uv pip sync --quiet --python "$venv/bin/python" --require-hashes requirements.lock ||
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+"$venv/bin/python" -m uv pip install --quiet --python "$venv/bin/python" --no-deps --no-build-isolation -e . ||
+  "$venv/bin/python" -m pip install --quiet --no-deps --no-build-isolation -e .
 printf '%s' "$stamp" >.venv/.stamp
 say "done"

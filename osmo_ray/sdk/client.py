@@ -229,9 +229,7 @@ class Client:
             tarfile.open(fileobj=answer, mode="r|") as archive,
         ):
             for member in archive:
-                try:
-                    archive.extract(member, folder, filter="data")
-                except tarfile.FilterError:
+                if not _extract(archive, member, folder):
                     skipped.append(member.name)
                     continue
                 files, size = files + member.isfile(), size + member.size
@@ -248,3 +246,20 @@ def _untold(lines: Iterator[str], told: Counter[str]) -> Iterator[str]:
         if seen[who] > told[who]:
             told[who] += 1
             yield line
+
+
+def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> bool:
+    """Put one member below `folder`; False for one that would leave it. Before 3.11.4 Python has no filter for this:
+    there only plain files and folders are taken."""
+    if hasattr(tarfile, "data_filter"):
+        try:
+            archive.extract(member, folder, filter="data")
+        except tarfile.FilterError:
+            return False
+        return True
+    inside = (folder / member.name).resolve().is_relative_to(folder.resolve())
+    if not inside or not (member.isfile() or member.isdir()):
+        return False
+    member.mode &= 0o755
+    archive.extract(member, folder, set_attrs=member.isfile())
+    return True

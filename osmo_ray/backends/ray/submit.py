@@ -112,6 +112,7 @@ def _reserve(program: Program) -> Any:
     if not program.bundles:
         return None
     ray.init(address=program.address, namespace=program.namespace, log_to_driver=False, logging_level="ERROR")
+    signal.signal(signal.SIGTERM, _term)  # `ray.init` puts a handler of its own, which would leave the job running
     group = placement_group(list(map(dict, program.bundles)), strategy="PACK", name="program")
     group.wait(timeout_seconds=300)
     return group
