@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.harness import Platform, until
-from tests.e2e.test_operations import WORD
+from tests.e2e.test_operations import WORD as PLAIN
 
 pytestmark = [pytest.mark.ray, pytest.mark.root]
 
 RESERVE = 16 << 20
+# The disk is smaller than what a task asks for by default.
+WORD = PLAIN.replace("  tasks:\n", "  resources: {default: {storage: 1Mi, memory: 64Mi}}\n  tasks:\n")
 
 
 @pytest.fixture
@@ -48,6 +50,7 @@ def test_a_full_disk_refuses_new_work_and_loses_none(cramped: Platform, tmp_path
     id = cramped.submit(f"""
 workflow:
   name: long
+  resources: {{default: {{storage: 1Mi, memory: 64Mi}}}}
   tasks:
   - {{name: first, image: ubuntu, command: [sh, -c, "echo 1 > {{{{output}}}}/word"]}}
   - name: main
@@ -61,7 +64,7 @@ workflow:
     (tmp_path / "word.yaml").write_text(WORD)
     refused = cramped.cli("workflow", "submit", str(tmp_path / "word.yaml"), check=False)
     assert refused.returncode == 1, refused.stderr
-    assert "reserve of 16 MiB" in refused.stderr and "free space" in refused.stderr
+    assert "reserve of 16.0 MiB" in refused.stderr and "free space" in refused.stderr
     assert [w["name"] for w in cramped.get("/api/workflow?all_users=true&all_pools=true")["workflows"]] == [id]
 
     fill(ballast, 0)  # not a byte is left while the task goes on, and perhaps ends

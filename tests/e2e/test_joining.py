@@ -68,6 +68,7 @@ def other(head: Platform) -> Iterator[Path]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(head.home / "ray.token"),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     }
     ray = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={state['ray_address']}", "--block"]
     process = subprocess.Popen(

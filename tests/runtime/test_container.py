@@ -23,11 +23,11 @@ NOWHERE = "127.0.0.1:1/not/there:1"
 @pytest.mark.parametrize(
     ("image", "registry"),
     [
-        ("ubuntu:22.04", "registry-1.docker.io"),
+        ("ubuntu:22.04", ""),
         ("nvcr.io/nvidia/pytorch:24.01", "nvcr.io"),
         ("localhost:5000/x", "localhost:5000"),
-        ("docker.io/library/ubuntu", "registry-1.docker.io"),
-        ("library/ubuntu", "registry-1.docker.io"),
+        ("registry.example/library/ubuntu", "registry.example"),
+        ("library/ubuntu", ""),
     ],
 )
 def test_the_registry_of_an_image(image: str, registry: str) -> None:
