@@ -129,7 +129,8 @@ def test_two_platforms_live_side_by_side(platform: Platform, beside: Platform):
         if second.poll() is None:
             second.kill()
     assert state(beside)["phase"] == "stopped" and not Path(f"/proc/{head}").exists()
-    until(lambda: not beside.pids("ray"), 30)
+    marks = ("raylet", "gcs_server", "ray::", "ray.scripts")
+    until(lambda: not any(beside.pids(mark) for mark in marks), 30)
     assert platform.get("/ready")["ready"] and platform.cli("status").returncode == 0
     finished(platform)
     assert "nothing was running" in beside.cli("down").stdout
