@@ -37,7 +37,7 @@ def _platform(extra: dict[str, str], *options: str) -> Iterator[Platform]:
 
 @pytest.fixture(scope="session")
 def tutorials() -> Path:
-    """The workflow files beside the checkout; their absence is said loudly, in CI it is a failure."""
+    """The workflow files beside the checkout; their absence skips, and the skip names the folder."""
     folder = SHARED / "corpora" / "tutorials"
     if not folder.is_dir():
         message = f"{folder} is absent: the tutorial files were NOT run (OSMO_SHARED names where they are)"

@@ -49,7 +49,6 @@ class AgentSettings:
     head: str = ""
     cluster: Cluster = field(default_factory=Cluster)
     options: Options = field(default_factory=Options)
-    platform_id: str = ""
 
 
 class NodeAgent:
