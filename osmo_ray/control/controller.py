@@ -61,7 +61,8 @@ class Controller:
         self.objects = objects
         self.settings = settings or ControlSettings()
         self.rules = rules or PoolRules()
-        self.nodes: Sequence[NodeReport] = ()
+        self.scheduling = schedule.Scheduling(self.rules, self.settings.platform)
+        self.ledger.planner = self.scheduling.events
         self.counts: dict[str, float] = {}
         self._seen_at: dict[str, float] = {}
         self._wake = asyncio.Event()
@@ -69,6 +70,11 @@ class Controller:
         self._unsaved: list[Observation] = []
 
     # -- life
+
+    @property
+    def nodes(self) -> Sequence[NodeReport]:
+        """As they last reported."""
+        return self.scheduling.nodes
 
     @property
     def leading(self) -> bool:
@@ -161,10 +167,9 @@ class Controller:
     async def _schedule_loop(self) -> None:
         while True:
             await self._until(self.ledger.schedule, self.settings.poll)
-            begun = time.perf_counter()
-            placed = await self._passing(schedule.step(self.ledger, self.nodes, self.rules, self.settings.platform))
-            self._count("placed", placed or 0)
-            self.counts["schedule_seconds"] = time.perf_counter() - begun
+            await self._passing(self.ledger.apply({}, place=True))
+            self.counts["placed"] = float(self.scheduling.placed)
+            self.counts["schedule_seconds"] = self.scheduling.seconds
 
     async def _dispatch_loop(self) -> None:
         while True:
@@ -202,15 +207,15 @@ class Controller:
     async def _look(self) -> None:
         """Nodes and attempts as they are, compared with the store."""
         now = self.ledger.clock()
-        before = {n.name for n in self.nodes}
-        self.nodes = await self.backend.capacity()
-        for node in self.nodes:
+        before = {n.name for n in self.scheduling.nodes}
+        self.scheduling.nodes = await self.backend.capacity()
+        for node in self.scheduling.nodes:
             if node.alive:
                 self._seen_at[node.name] = now
-        await self.ledger.db(self.ledger.store.save_nodes, self.backend.name, self.nodes, now)
+        await self.ledger.db(self.ledger.store.save_nodes, self.backend.name, self.scheduling.nodes, now)
         silent = await self._silent(now)
-        await tidy.compare(self.ledger, self.backend, self.nodes, silent, self.settings.attempt_lease)
-        if {n.name for n in self.nodes} != before:
+        await tidy.compare(self.ledger, self.backend, self.scheduling.nodes, silent, self.settings.attempt_lease)
+        if {n.name for n in self.scheduling.nodes} != before:
             self.ledger.schedule.set()
         samples = await self.backend.usage()
         self.counts["running_tasks"] = float(len(samples))
@@ -221,7 +226,7 @@ class Controller:
 
     async def _silent(self, now: float) -> dict[str, float]:
         """Seconds of silence per node that does not answer; what an earlier leader saw counts too."""
-        alive = {n.name for n in self.nodes if n.alive}
+        alive = {n.name for n in self.scheduling.nodes if n.alive}
         for backend, at, report in await self.ledger.db(self.ledger.store.nodes):
             if backend == self.backend.name and report.alive and report.name not in self._seen_at:
                 self._seen_at[report.name] = at

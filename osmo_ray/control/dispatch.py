@@ -11,8 +11,9 @@ from dataclasses import replace
 
 from osmo_ray.backends.protocol import Backend
 from osmo_ray.control.ledger import Ledger
-from osmo_ray.engine.model import ApplyGroup, DeleteGroup, Workflow
+from osmo_ray.engine.model import ApplyGroup, DeleteGroup, Group, Workflow
 from osmo_ray.engine.plans import PoolRules, group_plan
+from osmo_ray.engine.propagate import spec_of
 from osmo_ray.spec.attempt import GroupPlan
 from osmo_ray.spec.model import TaskInput
 from osmo_ray.store.protocol import Outgoing
@@ -62,8 +63,7 @@ async def _apply(
             continue
         seqs.setdefault(group.uuid, []).append(outgoing.seq)
         if group.uuid not in plans:
-            known = await _with_external(ledger, rules, workflow)
-            plans[group.uuid] = group_plan(workflow, group, known)
+            plans[group.uuid] = group_plan(workflow, group, await _with_external(ledger, rules, workflow, group))
     if plans:
         refused = await backend.apply(epoch, list(plans.values()))
         for uuid, reason in refused.items():
@@ -88,13 +88,15 @@ async def _delete(ledger: Ledger, backend: Backend, epoch: int, commands: Sequen
     return done
 
 
-async def _with_external(ledger: Ledger, rules: PoolRules, workflow: Workflow) -> PoolRules:
-    """The rules, with outputs of other workflows that this one reads looked up."""
-    inputs = [i for g in workflow.spec.groups for t in g.tasks for i in t.inputs]
+async def _with_external(ledger: Ledger, rules: PoolRules, workflow: Workflow, group: Group) -> PoolRules:
+    """The rules, with outputs of other workflows that this group reads looked up."""
+    inputs = [i for t in spec_of(workflow.spec, group).tasks for i in t.inputs]
     names = {i.workflow for i in inputs if isinstance(i, TaskInput) and i.workflow}
+    if not names:
+        return rules
     external: dict[tuple[str, str], str] = {}
     for name in sorted(names):
         other = await ledger.db(ledger.store.find, name)
         if other is not None:
             external.update({(name, t.name): t.output for g in other.groups for t in g.tasks})
-    return replace(rules, external=external) if names else rules
+    return replace(rules, external=external)

@@ -8,19 +8,23 @@ leader there are no races to reason about.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from osmo_ray.engine.decide import decide_all
 from osmo_ray.engine.events import Event, Policy
-from osmo_ray.engine.model import Decision, Workflow
-from osmo_ray.scheduler.model import Need
+from osmo_ray.engine.model import Decision, Task, Workflow
 from osmo_ray.store.protocol import Lease, Store
 
 T = TypeVar("T")
 _ATTEMPTS = 5
+
+Events = Mapping[str, Sequence[Event]]
+"""By workflow uuid."""
+Planner = Callable[[Mapping[str, Workflow]], Events]
+"""From the live workflows to the events that place what fits now."""
 
 
 class Ledger:
@@ -32,13 +36,14 @@ class Ledger:
         self.clock = clock
         self.lease: Lease | None = None
         self.live: dict[str, Workflow] = {}
-        self.asks: dict[str, Mapping[str, Need]] = {}
-        """What the tasks of live workflows ask for, kept by the schedule loop."""
         self.sent: set[int] = set()
         """Commands that the backend has taken and the outbox still holds."""
+        self.planner: Planner | None = None
+        """Asked in each commit that may have made room, so that an end and what it lets start are one transaction."""
         self.schedule = asyncio.Event()
         self.dispatch = asyncio.Event()
-        self._home: dict[str, str] = {}
+        self._home: dict[str, tuple[str, int]] = {}
+        """By task: its workflow, and the position of its group there."""
         self._writing = asyncio.Lock()
         # One thread: the store's verbs are short, and SQLite has one writer anyway.
         self._pool = ThreadPoolExecutor(1, "store")
@@ -49,7 +54,13 @@ class Ledger:
 
     def home(self, task_uuid: str) -> Workflow | None:
         """The live workflow that a task belongs to."""
-        return self.live.get(self._home.get(task_uuid, ""))
+        return self.live.get(self._home.get(task_uuid, ("", 0))[0])
+
+    def task(self, task_uuid: str) -> Task | None:
+        """A task of a live workflow, as it is now."""
+        uuid, index = self._home.get(task_uuid, ("", 0))
+        workflow = self.live.get(uuid)
+        return workflow.groups[index].task(task_uuid) if workflow else None
 
     async def refresh(self) -> bool:
         """Read what changed in the store since the last look; True if anything did."""
@@ -64,29 +75,40 @@ class Ledger:
             self.dispatch.set()
         return bool(stale)
 
-    async def apply(self, events: Mapping[str, Sequence[Event]]) -> None:
-        """Decide and commit these events, by workflow uuid. Workflows that changed meanwhile are decided anew."""
+    async def apply(self, events: Events, *, place: bool = False) -> None:
+        """Decide and commit these events. Workflows that changed meanwhile are decided anew. With `place`, what now
+        fits is placed in the same commit."""
         async with self._writing:
-            left = {uuid: list(found) for uuid, found in events.items() if uuid in self.live}
+            left = {uuid: found for uuid, found in events.items() if uuid in self.live}
             for _ in range(_ATTEMPTS):
-                if not left:
+                conflicts = await self._commit(left, place)
+                if not conflicts:
                     return
-                conflicts = set(await self._commit(left))
-                left = {uuid: found for uuid, found in left.items() if uuid in conflicts}
-                if left:
-                    await self._read(list(left))
+                await self._read(conflicts)
+                left = {uuid: found for uuid, found in left.items() if uuid in conflicts and uuid in self.live}
 
-    async def _commit(self, events: Mapping[str, Iterable[Event]]) -> Sequence[str]:
-        now = self.clock()
-        made = [decide_all(self.live[u], found, now, self.policy) for u, found in events.items() if u in self.live]
-        decisions = [d for d in made if d.changed]
+    async def _commit(self, events: Events, place: bool) -> Sequence[str]:
+        decisions = self._decide(events, place)
         if not decisions:
             return ()
-        conflicts = await self.db(self.store.commit, decisions, self.lease)
+        settled = sorted(self.sent)
+        conflicts = await self.db(self.store.commit, decisions, self.lease, settled)
+        self.sent.difference_update(settled)
         for decision in decisions:
             if decision.workflow.uuid not in conflicts:
                 self._written(decision)
         return conflicts
+
+    def _decide(self, events: Events, place: bool) -> list[Decision]:
+        now = self.clock()
+        made = {u: decide_all(self.live[u], found, now, self.policy) for u, found in events.items()}
+        if place and self.planner is not None:
+            fresh = {**self.live, **{u: d.workflow for u, d in made.items()}}
+            for uuid, found in self.planner(fresh).items():
+                before = made.get(uuid)
+                then = decide_all(fresh[uuid], found, now, self.policy)
+                made[uuid] = before.then(then) if before else then
+        return [d for d in made.values() if d.changed]
 
     def _written(self, decision: Decision) -> None:
         workflow = decision.workflow
@@ -96,7 +118,6 @@ class Ledger:
             self.live[workflow.uuid] = replace(workflow, version=workflow.version + 1)
         if decision.commands:
             self.dispatch.set()
-        self.schedule.set()
 
     async def _read(self, uuids: Sequence[str]) -> None:
         if not uuids:
@@ -105,12 +126,11 @@ class Ledger:
         for uuid in uuids:
             if uuid in found:
                 self.live[uuid] = found[uuid]
-                self._home.update({t.uuid: uuid for g in found[uuid].groups for t in g.tasks})
+                self._home.update({t.uuid: (uuid, i) for i, g in enumerate(found[uuid].groups) for t in g.tasks})
             else:
                 self._forget(uuid)
 
     def _forget(self, uuid: str) -> None:
-        self.asks.pop(uuid, None)
         workflow = self.live.pop(uuid, None)
         if workflow is not None:
             for group in workflow.groups:
@@ -121,7 +141,6 @@ class Ledger:
         """Leadership is gone: what is known here may be wrong from now on."""
         self.live.clear()
         self._home.clear()
-        self.asks.clear()
         self.sent.clear()
         self.lease = None
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from osmo_ray.control.ledger import Ledger
+from osmo_ray.control.ledger import Events
 from osmo_ray.engine.events import Event, Held, Placed
 from osmo_ray.engine.model import Group, Workflow
 from osmo_ray.engine.plans import PoolRules, request
 from osmo_ray.engine.propagate import spec_of
 from osmo_ray.engine.status import TaskStatus
-from osmo_ray.scheduler.model import Amount, Job, Need, Node, Snapshot
+from osmo_ray.scheduler.model import Amount, Job, Need, Node, Plan, Snapshot
 from osmo_ray.scheduler.plan import plan
 from osmo_ray.spec.attempt import NodeReport
 from osmo_ray.spec.model import Priority, ResourceSpec
@@ -19,59 +21,91 @@ from osmo_ray.spec.model import Priority, ResourceSpec
 _RANK = {Priority.HIGH: 0, Priority.NORMAL: 1, Priority.LOW: 2}
 
 
-async def step(ledger: Ledger, nodes: Sequence[NodeReport], rules: PoolRules, platform: str) -> int:
-    """Place what fits now; returns how many groups were placed."""
-    for uuid in ledger.live.keys() - ledger.asks.keys():
-        ledger.asks[uuid] = asks(ledger.live[uuid], rules, platform)
-    snapshot = take(ledger.live, ledger.asks, nodes)
-    if not snapshot.jobs:
-        return 0
-    decided = plan(snapshot)
-    events: dict[str, list[Event]] = defaultdict(list)
-    for (workflow, group), chosen in decided.place.items():
-        events[workflow].append(Placed(group, chosen))
-    for job in snapshot.jobs:
-        # The sentence's numbers move with every task that ends; writing each would cost more than it tells.
-        reason = decided.hold.get((job.workflow, job.group))
-        if reason is not None and reason.code != job.told:
-            events[job.workflow].append(Held(job.group, reason))
-    await ledger.apply(events)
-    return len(decided.place)
+@dataclass(slots=True)
+class Scheduling:
+    """One cluster as the scheduler sees it. Amounts in use come from placements, not from what nodes report.
+
+    What a group asks for and uses is worked out once per state of it: between two cycles few groups change."""
+
+    rules: PoolRules
+    platform: str
+    nodes: Sequence[NodeReport] = ()
+    placed: int = 0
+    seconds: float = 0.0
+    """How long the newest cycle took."""
+    _asks: dict[str, Mapping[str, Need]] = field(default_factory=dict)
+    _groups: dict[str, _Seen] = field(default_factory=dict)
+
+    def events(self, live: Mapping[str, Workflow]) -> Events:
+        """Place what fits now; tell those that wait why, when that is news."""
+        begun = time.perf_counter()
+        snapshot = self.take(live)
+        decided = plan(snapshot) if snapshot.jobs else Plan()
+        events: dict[str, list[Event]] = defaultdict(list)
+        for (workflow, group), chosen in decided.place.items():
+            events[workflow].append(Placed(group, chosen))
+        for job in snapshot.jobs:
+            # The sentence's numbers move with every task that ends; writing each would cost more than it tells.
+            reason = decided.hold.get((job.workflow, job.group))
+            if reason is not None and reason.code != job.told:
+                events[job.workflow].append(Held(job.group, reason))
+        self.placed += len(decided.place)
+        self.seconds = time.perf_counter() - begun
+        return events
+
+    def take(self, live: Mapping[str, Workflow]) -> Snapshot:
+        """The cluster at this moment."""
+        self._forget(live)
+        used: dict[str, Amount] = defaultdict(Amount)
+        jobs: list[Job] = []
+        for workflow in live.values():
+            for group in workflow.groups:
+                if group.status.finished or group.pending:
+                    continue
+                seen = self._groups.get(group.uuid)
+                if seen is None or seen.group is not group:
+                    seen = self._groups[group.uuid] = self._look(workflow, group)
+                for node, amount in seen.used:
+                    used[node] += amount
+                if seen.job is not None:
+                    jobs.append(seen.job)
+        return Snapshot(
+            tuple(
+                Node(n.name, Amount(n.cpu, n.memory, n.gpu, n.storage), used.get(n.name, Amount()), n.platform)
+                for n in self.nodes
+                if n.alive
+            ),
+            tuple(jobs),
+        )
+
+    def _look(self, workflow: Workflow, group: Group) -> _Seen:
+        """What is placed of a group, and the job that its tasks without a place make."""
+        needs = self._asks.get(workflow.uuid)
+        if needs is None:
+            needs = self._asks[workflow.uuid] = asks(workflow, self.rules, self.platform)
+        used, waiting = [], []
+        for task in group.tasks:
+            if task.status is TaskStatus.PROCESSING:
+                waiting.append(needs[task.uuid])
+            elif task.node and not task.status.finished:
+                used.append((task.node, needs[task.uuid].amount))
+        return _Seen(group, tuple(used), _job(workflow, group, tuple(waiting)) if waiting else None)
+
+    def _forget(self, live: Mapping[str, Workflow]) -> None:
+        """Workflows that are not alive any more."""
+        if self._asks.keys() - live.keys():
+            self._asks = {uuid: needs for uuid, needs in self._asks.items() if uuid in live}
+            alive = {group.uuid for workflow in live.values() for group in workflow.groups}
+            self._groups = {uuid: seen for uuid, seen in self._groups.items() if uuid in alive}
 
 
-def take(
-    live: Mapping[str, Workflow], known: Mapping[str, Mapping[str, Need]], nodes: Sequence[NodeReport]
-) -> Snapshot:
-    """The cluster as the ledger knows it: amounts in use come from placements, not from what nodes report."""
-    used: dict[str, Amount] = defaultdict(Amount)
-    jobs: list[Job] = []
-    for workflow in live.values():
-        needs = known[workflow.uuid]
-        for group in workflow.groups:
-            if group.status.finished or group.pending:
-                continue
-            waiting = _walk(group, needs, used)
-            if waiting:
-                jobs.append(_job(workflow, group, waiting))
-    alive = [n for n in nodes if n.alive]
-    return Snapshot(
-        tuple(
-            Node(n.name, Amount(n.cpu, n.memory, n.gpu, n.storage), used.get(n.name, Amount()), n.platform)
-            for n in alive
-        ),
-        tuple(jobs),
-    )
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A group as it was, by identity, and what came of it."""
 
-
-def _walk(group: Group, needs: Mapping[str, Need], used: dict[str, Amount]) -> tuple[Need, ...]:
-    """Charge the nodes for what is placed; return what the tasks that wait for a place ask for."""
-    waiting = []
-    for task in group.tasks:
-        if task.status is TaskStatus.PROCESSING:
-            waiting.append(needs[task.uuid])
-        elif task.node and not task.status.finished:
-            used[task.node] += needs[task.uuid].amount
-    return tuple(waiting)
+    group: Group
+    used: tuple[tuple[str, Amount], ...]
+    job: Job | None
 
 
 def asks(workflow: Workflow, rules: PoolRules, platform: str) -> Mapping[str, Need]:

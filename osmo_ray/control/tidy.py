@@ -34,7 +34,7 @@ async def limits(ledger: Ledger) -> None:
         w.uuid: (Tick(),) for w in ledger.live.values() if not w.status.finished and next_limit(w, ledger.policy) <= now
     }
     if due:
-        await ledger.apply(due)
+        await ledger.apply(due, place=True)
 
 
 async def compare(
@@ -60,7 +60,7 @@ async def compare(
                 key = AttemptKey(task.uuid, task.retry_id)
                 events[workflow.uuid].append(Observed(Observation(key, Phase.LOST, ledger.clock(), reason=reason)))
     if events:
-        await ledger.apply(events)
+        await ledger.apply(events, place=True)
 
 
 def _placed(workflow: Workflow) -> list[Task]:

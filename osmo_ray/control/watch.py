@@ -21,7 +21,7 @@ async def step(ledger: Ledger, backend: Backend, seen: Sequence[Observation]) ->
         if workflow is not None:
             events[workflow.uuid].append(Observed(observation))
     if events:
-        await ledger.apply(events)
+        await ledger.apply(events, place=any(o.phase in _OVER for o in seen))
     if ledger.lease is None:
         return  # no longer leading: what this copy says about an end proves nothing
     over = [o.key for o in seen if o.phase in _OVER]
@@ -32,14 +32,8 @@ async def step(ledger: Ledger, backend: Backend, seen: Sequence[Observation]) ->
 
 def is_over(ledger: Ledger, key: AttemptKey) -> bool:
     """Whether the store holds the end of this attempt (or never wanted it): only then may its traces go."""
-    workflow = ledger.home(key.task_uuid)
-    if workflow is None:
-        return True
-    for group in workflow.groups:
-        task = group.task(key.task_uuid)
-        if task is not None:
-            return task.retry_id > key.retry_id or task.status.finished
-    return True
+    task = ledger.task(key.task_uuid)
+    return task is None or task.retry_id > key.retry_id or task.status.finished
 
 
 def unknown(ledger: Ledger, seen: Iterable[Observation]) -> list[AttemptKey]:

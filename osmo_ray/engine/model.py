@@ -165,3 +165,16 @@ class Decision:
     records: tuple[Record, ...] = ()
     commands: tuple[Command, ...] = ()
     changed: bool = False
+
+    def then(self, later: Decision) -> Decision:
+        """Both as one, `later` having been made from this one's workflow."""
+        commands = {(type(c), c.group): c for c in (*self.commands, *later.commands)}
+        return Decision(
+            workflow=later.workflow,
+            changed_groups=self.changed_groups | later.changed_groups,
+            changed_tasks=self.changed_tasks | later.changed_tasks,
+            retired=(*self.retired, *later.retired),
+            records=(*self.records, *later.records),
+            commands=tuple(commands.values()),
+            changed=self.changed or later.changed,
+        )

@@ -189,10 +189,13 @@ class Store(Protocol):
         """Allocate `<name>-<n>` and store what `build(id)` decides, in one transaction."""
         ...
 
-    def commit(self, decisions: Sequence[Decision], lease: Lease | None = None) -> Sequence[str]:
+    def commit(
+        self, decisions: Sequence[Decision], lease: Lease | None = None, settled: Sequence[int] = ()
+    ) -> Sequence[str]:
         """Write these decisions in one transaction, each only if its workflow is still at the version it was made
         from. Returns the uuids of those that were not written because of that. With a lease, raises `LeaseLost`
-        unless it is still held. A written workflow is at `version + 1`."""
+        unless it is still held. A written workflow is at `version + 1`. `settled` are commands that were carried
+        out, as for `settle`."""
         ...
 
     def outgoing(self, limit: int = 1000) -> Sequence[Outgoing]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, insert, update
+from sqlalchemy import Connection, Table, bindparam, delete, insert, update
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.sql import ClauseElement
@@ -69,6 +69,10 @@ class Verbs:
             return update(table).where(*found).values(parameters(columns))
 
         return Bulk(self.database, (*columns, *keys), make)
+
+    def delete(self, table: Table, key: str) -> Bulk:
+        """Rows are the key alone."""
+        return Bulk(self.database, (key,), lambda: delete(table).where(table.c[key] == bindparam(f"p_{key}")))
 
     def upsert(self, table: Table, keys: Sequence[str], kept: Sequence[str], columns: Sequence[str]) -> Bulk:
         """Rows are keys, what only a new row gets, and what is always written."""

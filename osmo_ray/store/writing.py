@@ -45,6 +45,7 @@ class Writing(Leading):
         self._insert_tags = self.insert(schema.tags, ("workflow_uuid", "tag"))
         self._insert_records = self.insert(schema.records, rows.RECORD)
         self._insert_commands = self.insert(schema.outbox, rows.OUTBOX)
+        self._delete_commands = self.delete(schema.outbox, "seq")
         self._update_workflows = self.update(schema.workflows, ("uuid",), rows.WORKFLOW_MOVES)
         self._update_groups = self.update(schema.groups, ("workflow_uuid", "position"), rows.GROUP_MOVES)
         self._update_tasks = self.update(schema.tasks, rows.TASK_KEY, rows.TASK_MOVES)
@@ -103,7 +104,9 @@ class Writing(Leading):
 
     # -- committing
 
-    def commit(self, decisions: Sequence[Decision], lease: Lease | None = None) -> Sequence[str]:
+    def commit(
+        self, decisions: Sequence[Decision], lease: Lease | None = None, settled: Sequence[int] = ()
+    ) -> Sequence[str]:
         """See the protocol. Of two decisions on one workflow in the same call the second is a conflict.
 
         What was fixed at submission (id, spec, user, pool, backend, priority, parent, the names of groups and tasks)
@@ -121,6 +124,7 @@ class Writing(Leading):
                 else:
                     conflicts.append(decision.workflow.uuid)
             self._write(connection, batch)
+            self._delete_commands.run(connection, [(seq,) for seq in settled])
             return conflicts
 
         return self.database.write(work) if decisions else ()
@@ -161,9 +165,7 @@ class Writing(Leading):
         def work(connection: Connection) -> None:
             if lease is not None:
                 self.check_lease(connection, lease)
-            for start in range(0, len(seqs), 500):
-                part = seqs[start : start + 500]
-                connection.execute(delete(schema.outbox).where(schema.outbox.c.seq.in_(part)))
+            self._delete_commands.run(connection, [(seq,) for seq in seqs])
 
         if seqs:
             self.database.write(work)
