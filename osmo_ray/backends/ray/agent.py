@@ -14,6 +14,7 @@ from pathlib import Path
 
 import ray
 
+from osmo_ray.backends.ray.line import Address, Door
 from osmo_ray.backends.ray.programs import Cluster, Programs
 from osmo_ray.runtime import NodeHost
 from osmo_ray.runtime.options import Options
@@ -69,6 +70,12 @@ class NodeAgent:
         self._listener = ""
         self._observing: asyncio.Task[Sequence[Observation]] | None = None
         self._started: asyncio.Task[None] | None = None
+        verbs = (self.report, self.apply, self.delete, self.attempts, self.observe, self.settle, self.logs, self.usage)
+        self._door = Door({verb.__name__: verb for verb in verbs})
+
+    async def door(self) -> Address:
+        """Where callers on this host find a shorter way to the same verbs."""
+        return await self._door.open()
 
     async def _ready(self) -> NodeHost:
         """The host, started once, however many calls come first."""

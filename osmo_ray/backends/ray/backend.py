@@ -16,6 +16,8 @@ from osmo_ray.backends.protocol import BackendUnavailable, StaleEpoch
 from osmo_ray.backends.ray import names
 from osmo_ray.backends.ray.agent import AgentSettings
 from osmo_ray.backends.ray.agents import Agents
+from osmo_ray.backends.ray.line import LineBroken
+from osmo_ray.backends.ray.lines import Lines
 from osmo_ray.runtime import StaleEpoch as NodeStaleEpoch
 from osmo_ray.spec.attempt import (
     AttemptKey,
@@ -50,6 +52,7 @@ class RayBackend:
         self._settled: list[AttemptKey] = []
         self._settling: asyncio.Task[None] | None = None
         self._followers: dict[str, asyncio.Task[None]] = {}
+        self._lines = Lines()
 
     async def capacity(self) -> Sequence[NodeReport]:
         alive = await self._agents.refresh()
@@ -149,6 +152,7 @@ class RayBackend:
         for task in self._followers.values():
             task.cancel()
         await asyncio.gather(*self._followers.values(), return_exceptions=True)
+        self._lines.close()
 
     # -- inside
 
@@ -158,12 +162,14 @@ class RayBackend:
         if agent is None:
             raise BackendUnavailable(f"node {node} is not part of the cluster now")
         try:
-            return await asyncio.wait_for(getattr(agent, verb).remote(*args), limit_s)
+            async with asyncio.timeout(limit_s):
+                line = await self._lines.to(node, agent)
+                return await (line.ask(verb, *args) if line else getattr(agent, verb).remote(*args))
         except TimeoutError as error:
             raise BackendUnavailable(f"node {node} did not answer {verb} within {limit_s:g} s") from error
         except NodeStaleEpoch as error:
             raise StaleEpoch(str(error)) from error
-        except RayError as error:
+        except (RayError, LineBroken) as error:
             self._agents.suspect(node)
             raise BackendUnavailable(f"node {node}: {type(error).__name__}") from error
 
