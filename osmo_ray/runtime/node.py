@@ -33,6 +33,7 @@ T = TypeVar("T")
 _LOOK_EVERY = 1.0
 _START_AGAIN = 10.0
 _LOG_LOOK = 0.05
+_RENEW_PART = 0.03
 
 
 class NodeHost:
@@ -53,6 +54,7 @@ class NodeHost:
         self._samples = Samples()
         self._tasks: list[asyncio.Task[None]] = []
         self._held = -1
+        self._renew_at = 0.0
 
     # --- life ------------------------------------------------------------------------------------------------------
 
@@ -281,8 +283,12 @@ class NodeHost:
             await asyncio.sleep(min(_LOG_LOOK, left))
 
     def renew(self, ttl: float) -> None:
-        """A controller is alive: attempts may go on for `ttl` seconds more."""
-        self.spool.renew(ttl)
+        """A controller is alive: attempts may go on for `ttl` seconds more, less the little that goes by before a
+        renewal is worth writing."""
+        now = time.monotonic()
+        if now >= self._renew_at:
+            self._renew_at = now + ttl * _RENEW_PART
+            self.spool.renew(ttl)
 
     def report(self) -> NodeReport:
         """Capacity and abilities of this node."""

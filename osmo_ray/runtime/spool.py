@@ -59,6 +59,10 @@ def boot_clock() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+_SPENT = ("fs", "in", "out", "files", "hosts", "resolv.conf", "hostname")
+"""Parts of an attempt's folder that nobody reads after its end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Folder:
     """One attempt's folder."""
@@ -140,14 +144,28 @@ class Folder:
         seen = [codec.observation_from_json(json.loads(line), self.key, node) for line in whole.splitlines()]
         return seen, offset + len(whole)
 
+    def remove_spent(self) -> None:
+        """Take away what only the command needed, whatever modes it left there."""
+        for name in _SPENT:
+            if (path := self.path / name).is_dir():
+                remove_tree(path)
+            else:
+                path.unlink(missing_ok=True)
+
     def remove(self) -> None:
-        """Take the folder away, whatever modes the task left on what it made."""
+        """Take the folder away."""
         aside = self.path.with_name(f".gone-{self.path.name}")
         try:
             self.path.rename(aside)
         except FileNotFoundError:
             return
-        remove_tree(aside)
+        with os.scandir(aside) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    remove_tree(Path(entry.path))
+                else:
+                    Path(entry.path).unlink()
+        aside.rmdir()
 
 
 def remove_tree(path: Path) -> None:

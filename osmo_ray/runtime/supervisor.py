@@ -29,7 +29,7 @@ from osmo_ray.runtime.network import Network
 from osmo_ray.runtime.options import Options
 from osmo_ray.runtime.place import Place
 from osmo_ray.runtime.process import Identity
-from osmo_ray.runtime.spool import Folder, Spool, remove_tree
+from osmo_ray.runtime.spool import Folder, Spool
 from osmo_ray.runtime.wakeup import ring
 from osmo_ray.spec.attempt import Observation, Phase
 from osmo_ray.spec.reason import Reason
@@ -194,14 +194,14 @@ class Supervisor:
             self.meter.cgroup.kill()
             self._reap()
             self.meter.cgroup.remove()
-        self._remove_private()
+        self._remove_spent()
 
-    def _remove_private(self) -> None:
+    def _remove_spent(self) -> None:
         """The end is told; what only the command needed goes here rather than in the agent, which has better to do.
         Whatever is left goes with the folder."""
         try:
             os.nice(5)
-            remove_tree(self.folder.private)
+            self.folder.remove_spent()
         except OSError:
             return
 
