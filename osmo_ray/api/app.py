@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -24,6 +26,7 @@ from osmo_ray.backends.protocol import BackendUnavailable
 from osmo_ray.backends.ray import names
 from osmo_ray.objects import open_store
 from osmo_ray.providers.template import ProcessRenderer
+from osmo_ray.runtime import wakeup
 from osmo_ray.runtime.logs import stored_log
 from osmo_ray.settings import Settings, gateway_key
 from osmo_ray.spec.attempt import AttemptKey, LogChunk
@@ -83,7 +86,7 @@ def services_from(settings: Settings) -> Services:
         live_logs=AgentLogs(),
         stored_logs=stored,
         renderer=ProcessRenderer(),
-        wake=wake_controller,
+        wake=partial(wake_controller, settings.home),
         parts=platform_parts,
         figures=controller_figures,
         gateway_key=gateway_key(settings),
@@ -110,8 +113,10 @@ class AgentLogs:
             raise BackendUnavailable(f"node {node} cannot be asked for logs: {error}") from error
 
 
-def wake_controller() -> None:
+def wake_controller(home: Path) -> None:
     """Tell the controller that something was committed; it looks by itself a moment later anyway."""
+    if wakeup.ring(home, "wake"):
+        return
     try:
         ray.get_actor(names.CONTROLLER, names.NAMESPACE).wake.remote()
     except (RayError, ValueError):

@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import ray
@@ -22,6 +23,7 @@ from osmo_ray.engine.events import Policy
 from osmo_ray.engine.plans import PoolRules
 from osmo_ray.logs import configure
 from osmo_ray.objects import open_store
+from osmo_ray.runtime import wakeup
 from osmo_ray.store.sql import SqlStore
 
 
@@ -79,12 +81,19 @@ class ControllerActor:
             policy=settings.policy,
             rules=settings.rules,
         )
+        bell = wakeup.listen(settings.agents.home)
+        self._loop.add_reader(bell.fileno(), self._heard, bell)
         self._up.set()
         await self._controller.run()
         await self._controller.close()
 
+    def _heard(self, bell: socket.socket) -> None:
+        with suppress(BlockingIOError):
+            while bell.recv(256):
+                self._controller.wake()
+
     async def wake(self) -> None:
-        """A replica committed something."""
+        """A replica on another host committed something; one on this host rings."""
         self._loop.call_soon_threadsafe(self._controller.wake)
 
     async def health(self) -> ControllerHealth:

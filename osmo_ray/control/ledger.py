@@ -52,9 +52,11 @@ class Ledger:
         """Run a verb of the store off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, verb, *args)
 
-    def home(self, task_uuid: str) -> Workflow | None:
-        """The live workflow that a task belongs to."""
-        return self.live.get(self._home.get(task_uuid, ("", 0))[0])
+    def home(self, task_uuid: str) -> tuple[str, str]:
+        """The live workflow that a task belongs to, by uuid, and the name of its group; empty if there is none."""
+        uuid, index = self._home.get(task_uuid, ("", 0))
+        workflow = self.live.get(uuid)
+        return (uuid, workflow.groups[index].name) if workflow else ("", "")
 
     def task(self, task_uuid: str) -> Task | None:
         """A task of a live workflow, as it is now."""

@@ -17,9 +17,9 @@ async def step(ledger: Ledger, backend: Backend, seen: Sequence[Observation]) ->
     """Take in these observations, then settle the attempts whose end is now in the store."""
     events: dict[str, list[Event]] = defaultdict(list)
     for observation in seen:
-        workflow = ledger.home(observation.key.task_uuid)
-        if workflow is not None:
-            events[workflow.uuid].append(Observed(observation))
+        workflow, group = ledger.home(observation.key.task_uuid)
+        if workflow:
+            events[workflow].append(Observed(observation, group))
     if events:
         await ledger.apply(events, place=any(o.phase in _OVER for o in seen))
     if ledger.lease is None:

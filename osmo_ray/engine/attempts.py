@@ -17,10 +17,10 @@ from osmo_ray.spec.reason import Reason
 _S = TaskStatus
 
 
-def observed(draft: Draft, seen: Observation, policy: Policy) -> None:
+def observed(draft: Draft, seen: Observation, policy: Policy, group_name: str = "") -> None:
     """Take in one observation; one of an older or unknown attempt changes nothing (that is the fence), nor does one
     of an attempt that was never sent anywhere."""
-    group, task = _locate(draft, seen.key.task_uuid)
+    group, task = _locate(draft, seen.key.task_uuid, group_name)
     if group is None or task is None or task.retry_id != seen.key.retry_id or task.status.finished or not task.node:
         return
     match seen.phase:
@@ -39,8 +39,8 @@ def observed(draft: Draft, seen: Observation, policy: Policy) -> None:
             _lost(draft, group, task, seen, policy)
 
 
-def _locate(draft: Draft, uuid: str) -> tuple[Group | None, Task | None]:
-    name = draft.home(uuid)
+def _locate(draft: Draft, uuid: str, hint: str) -> tuple[Group | None, Task | None]:
+    name = hint or draft.home(uuid)
     if name is None:
         return None, None
     group = draft.group(name)

@@ -40,8 +40,8 @@ def decide_all(workflow: Workflow, events: Iterable[Event], now: float, policy: 
 
 def _one(draft: Draft, event: Event, policy: Policy) -> None:
     match event:
-        case Observed(observation):
-            attempts.observed(draft, observation, policy)
+        case Observed(observation, group):
+            attempts.observed(draft, observation, policy, group)
         case Placed():
             _placed(draft, event)
         case Held(group, reason):

@@ -32,6 +32,8 @@ class Observed:
     """A backend saw something of an attempt."""
 
     observation: Observation
+    group: str = ""
+    """The name of the attempt's group, where whoever saw it knows that: it saves a search."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,8 @@ def environment(files: Files, listen: str) -> dict[str, str]:
         "RAY_DEDUP_LOGS": "0",
         # Tasks have sessions of their own and all state is in the store: there is nothing to drain.
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        # One thread of a replica serves a request from end to end: our handlers never block its loop.
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     }
     if listen.startswith("127."):
         # Without this switch Ray replaces a loopback address by the host's and listens everywhere.

@@ -1,4 +1,5 @@
-"""A bell from supervisors to their host: one datagram, lost when nobody listens, which the fallback scan makes good."""
+"""A bell: one datagram that says look now, lost when nobody listens, which whoever listens makes good by looking now
+and then. Supervisors ring that of their host, the API that of the controller."""
 
 from __future__ import annotations
 
@@ -16,16 +17,19 @@ def short(root: Path, name: str) -> tuple[str, int]:
     return f"/proc/self/fd/{fd}/{name}", fd
 
 
-def ring(root: Path, key: str) -> None:
-    """Tell the host, if it listens, that this attempt has news."""
+def ring(root: Path, key: str) -> bool:
+    """Tell whoever listens in `root` that `key` has news; False when nobody does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as bell:
         address, fd = short(root, NAME)
         try:
             bell.sendto(key.encode(), address)
+        except BlockingIOError:
+            return True  # woken so often that the queue is full
         except OSError:
-            pass  # nobody listens, or has been woken so often that the queue is full
+            return False
         finally:
             os.close(fd)
+    return True
 
 
 def listen(root: Path) -> socket.socket:
