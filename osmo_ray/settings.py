@@ -64,6 +64,8 @@ class Settings:
     """Of the platform's own logs: DEBUG, INFO, WARNING or ERROR."""
     sandbox: str = "auto"
     """`auto`, `process`, `container` or `none` for tasks that do not say."""
+    ray_programs: bool = True
+    """Whether the pool trusts Ray programs: their workers run outside the sandbox and hold the cluster's token."""
     cpu: float = 0.0
     """Cores that workflows may use on this node; 0: what Ray found."""
     gpu: int = -1

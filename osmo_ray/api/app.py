@@ -8,7 +8,7 @@ which every replica finds by name.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,22 +79,24 @@ def services_from(settings: Settings) -> Services:
     def stored(workflow_uuid: str, key: AttemptKey, offset: int, limit: int) -> LogChunk:
         return stored_log(objects, workflow_uuid, key, offset, limit)
 
+    agents = AskAgents()
     return Services(
         store=SqlStore(settings.database, disk_reserve=settings.disk_reserve),
         settings=settings,
         objects=objects,
-        live_logs=AgentLogs(),
+        live_logs=agents,
         stored_logs=stored,
         renderer=ProcessRenderer(),
         wake=partial(wake_controller, settings.home),
         parts=platform_parts,
         figures=controller_figures,
+        preview=agents.preview,
         gateway_key=gateway_key(settings),
     )
 
 
-class AgentLogs:
-    """Logs of running attempts, asked of the agents on their nodes."""
+class AskAgents:
+    """What replicas ask of agents: logs of running attempts, and how a task would run."""
 
     def __init__(self) -> None:
         self._agents: dict[str, Any] = {}
@@ -102,15 +104,32 @@ class AgentLogs:
     async def logs(self, key: AttemptKey, node: str, offset: int, limit: int, wait: float) -> LogChunk:
         """Part of a log. Raises `BackendUnavailable` when the agent cannot be asked now."""
         try:
-            if node not in self._agents:
-                found = await asyncio.to_thread(ray.get_actor, names.agent(node), names.NAMESPACE)
-                self._agents[node] = found
-            call = self._agents[node].logs.remote(key, offset, limit, wait)
-            chunk: LogChunk = await asyncio.wait_for(call, wait + _CALL)
+            agent = await self._agent(node)
+            chunk: LogChunk = await asyncio.wait_for(agent.logs.remote(key, offset, limit, wait), wait + _CALL)
             return chunk
         except (RayError, ValueError, TimeoutError, KeyError, FileNotFoundError) as error:
             self._agents.pop(node, None)
             raise BackendUnavailable(f"node {node} cannot be asked for logs: {error}") from error
+
+    async def preview(self, images: Sequence[str]) -> Mapping[str, str]:
+        """How tasks of these images would run on the first node that answers."""
+        for node in await asyncio.to_thread(_living):
+            try:
+                agent = await self._agent(node)
+                told: Mapping[str, str] = await asyncio.wait_for(agent.preview.remote(list(images)), _CALL)
+                return told
+            except (RayError, ValueError, TimeoutError):
+                self._agents.pop(node, None)
+        return {}
+
+    async def _agent(self, node: str) -> Any:
+        if node not in self._agents:
+            self._agents[node] = await asyncio.to_thread(ray.get_actor, names.agent(node), names.NAMESPACE)
+        return self._agents[node]
+
+
+def _living() -> list[str]:
+    return [n["NodeName"] or n["NodeManagerAddress"] for n in ray.nodes() if n["Alive"]]
 
 
 def wake_controller(home: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -56,6 +56,10 @@ async def _no_parts() -> Mapping[str, Part]:
     return {}
 
 
+async def _no_preview(images: Sequence[str]) -> Mapping[str, str]:
+    return {}
+
+
 async def _no_figures() -> Mapping[str, float]:
     return {}
 
@@ -75,6 +79,8 @@ class Services:
     """Health of what stands beside the API; the platform is ready when all of it is healthy."""
     figures: Callable[[], Awaitable[Mapping[str, float]]] = _no_figures
     """Figures of the controller for `/metrics`, by name; empty when it does not answer."""
+    preview: Callable[[Sequence[str]], Awaitable[Mapping[str, str]]] = _no_preview
+    """How tasks of these images would run, in one sentence each; empty when no node can be asked."""
     gateway_key: bytes = b""
     """Secret of the storage gateway; empty: there is none."""
     clock: Callable[[], float] = time.time

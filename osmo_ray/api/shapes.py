@@ -317,6 +317,13 @@ class StatusView(Shape):
     counts: dict[str, dict[str, int]]
 
 
+class PlanView(Shape):
+    """How the tasks of a workflow will run: by image, in one sentence; empty when no node can be asked."""
+
+    name: str
+    images: dict[str, str]
+
+
 class BulkCancel(Shape):
     """Workflows to cancel: named, or all unfinished ones of the caller."""
 

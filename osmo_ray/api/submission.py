@@ -55,6 +55,7 @@ def submit(services: Services, order: Order, links: Links) -> Submitted:
     spec, template, parent = _read(services, order)
     spec = spread_environment(spec, overlay_environment(order.environment))
     _limits(services, spec)
+    _trusted(services, spec, order.pool)
     _previous(services, spec)
     if order.validation_only:
         return Submitted(name=spec.name, logs="Workflow validation succeeded.")
@@ -113,6 +114,16 @@ def _limits(services: Services, spec: WorkflowSpec) -> None:
     most = services.settings.max_tasks
     if tasks > most:
         raise ApiError(f"The workflow has {tasks} tasks, at most {most} are allowed (setting max_tasks).", "USAGE")
+
+
+def _trusted(services: Services, spec: WorkflowSpec, pool: str) -> None:
+    programs = [t.name for g in spec.groups for t in g.tasks if t.ray is not None]
+    if programs and not services.settings.ray_programs:
+        raise ApiError(
+            f"Task {programs[0]} is a Ray program, and pool {pool} does not trust those: they run outside the sandbox "
+            "(setting ray_programs). Leave out `ray`, or choose another pool.",
+            "USAGE",
+        )
 
 
 def _previous(services: Services, spec: WorkflowSpec) -> None:

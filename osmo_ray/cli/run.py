@@ -29,6 +29,7 @@ PATIENCE = 90.0
 _ASK_EVERY = 2.0
 """Seconds between two questions for why things wait."""
 _WIDEST = 240
+_MOST = 4
 _STYLES = {"head": "bold", "good": "green", "bad": "red", "busy": "cyan", "idle": "dim"}
 
 
@@ -71,19 +72,31 @@ def plan(client: Client, state: WorkflowState) -> list[str]:
     lines = [f"{state.name}: {_count(tasks, 'task')} in {_count(groups, 'group')}, pool {state.pool}"]
     try:
         nodes = [n for n in client.http.json("GET", "/api/x/status")["nodes"] if n["alive"]]
+        images = client.http.json("GET", f"/api/x/workflow/{state.name}/plan")["images"]
     except ClientError:
         return lines
     if not nodes:
         return [*lines, "  nodes    none is alive now; the work waits until one is (osmo status)"]
-    return lines + _nodes(nodes)
+    return lines + _nodes(nodes, [] if images else _sandboxes(nodes)) + _images(images)
 
 
-def _nodes(nodes: list[dict[str, Any]]) -> list[str]:
+def _images(images: Mapping[str, str]) -> list[str]:
+    """A line per way to run; what most images share is said once."""
+    lines = [f"  sandbox  {text}" for text in dict.fromkeys(images.values())]
+    return lines if len(lines) <= _MOST else [*lines[:_MOST], f"           and {len(lines) - _MOST} more"]
+
+
+def _nodes(nodes: list[dict[str, Any]], sandboxes: list[str]) -> list[str]:
     from osmo_ray.spec.quantity import show_bytes
 
     cpu, gpu = sum(n["cpu"] for n in nodes), sum(n["gpu"] for n in nodes)
     memory = show_bytes(sum(n["memory"] for n in nodes))
     lines = [f"  nodes    {len(nodes)} ({cpu:g} cores, {memory}, {_count(gpu, 'GPU')})"]
+    return lines + sandboxes
+
+
+def _sandboxes(nodes: list[dict[str, Any]]) -> list[str]:
+    lines: list[str] = []
     kinds: dict[str, int] = {}
     for node in nodes:
         kinds[node["sandbox"]] = kinds.get(node["sandbox"], 0) + 1

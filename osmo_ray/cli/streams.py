@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from osmo_ray.cli.command import Command, connect
+
+if TYPE_CHECKING:
+    from osmo_ray.sdk.client import Client
 
 
 def _copy(pieces: Iterator[bytes]) -> int:
@@ -30,20 +34,27 @@ def _logs_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _logs(args: argparse.Namespace) -> int:
-    params = {
-        "task_name": args.task or None,
-        "retry_id": args.retry_id,
-        "last_n_lines": args.last_n_lines,
-        "query": args.query,
-    }
     with connect(args) as client:
         if args.error:
-            if not args.task:
-                print(client.http.json("GET", f"/api/workflow/{args.workflow_id}/error_logs"))
-                return 0
-            return _copy(client.http.pieces(f"/api/workflow/{args.workflow_id}/error_logs", params))
-        follow = None if not args.no_follow else False
-        return _copy(client.http.pieces(f"/api/workflow/{args.workflow_id}/logs", {**params, "follow": follow}))
+            return _errors(client, args)
+        batches = client.log_batches(
+            args.workflow_id,
+            task=args.task,
+            retry_id=args.retry_id,
+            last=args.last_n_lines,
+            query=args.query or "",
+            follow=not args.no_follow,
+        )
+        return _copy("".join(f"{line}\n" for line in lines).encode() for lines in batches)
+
+
+def _errors(client: Client, args: argparse.Namespace) -> int:
+    path = f"/api/workflow/{args.workflow_id}/error_logs"
+    if not args.task:
+        print(client.http.json("GET", path))
+        return 0
+    named = {"task_name": args.task, "retry_id": args.retry_id, "last_n_lines": args.last_n_lines, "query": args.query}
+    return _copy(client.http.pieces(path, named))
 
 
 def _events_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,9 +65,9 @@ def _events_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _events(args: argparse.Namespace) -> int:
-    params = {"task_name": args.task or None, "retry_id": args.retry_id, "follow": not args.no_follow}
     with connect(args) as client:
-        return _copy(client.http.pieces(f"/api/workflow/{args.workflow_id}/events", params))
+        lines = client.events(args.workflow_id, task=args.task, retry_id=args.retry_id, follow=not args.no_follow)
+        return _copy(f"{line}\n".encode() for line in lines)
 
 
 def _spec_arguments(parser: argparse.ArgumentParser) -> None:

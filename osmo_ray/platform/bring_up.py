@@ -124,7 +124,7 @@ def actor_settings(settings: Settings, head: str, cluster: Cluster) -> ActorSett
             platform_retries=settings.platform_retries,
             start_timeout=settings.start_timeout,
         ),
-        rules=PoolRules(sandbox=Sandbox.AUTO, trusted=True),
+        rules=PoolRules(sandbox=Sandbox.AUTO, trusted=settings.ray_programs),
         log_level=settings.log_level,
     )
 

@@ -132,9 +132,16 @@ class Book:
             self.waiting[plan.key] = plan
             return None
         sentence = f"needs {plan.gpu} GPUs, and this node has {len(self.gpus)}"
+        return self._never(plan, Reason("NotEnoughGpus", sentence))
+
+    def untrusted(self, plan: AttemptPlan) -> Observation:
+        """The end of a Ray program that its pool does not trust."""
+        return self._never(plan, reasons.UNTRUSTED)
+
+    def _never(self, plan: AttemptPlan, reason: Reason) -> Observation:
         return Observation(
             plan.key, Phase.FINISHED, time.time(), self.node, self.address, plan.restart,
-            exit_code=reasons.START_ERROR, reason=Reason("NotEnoughGpus", sentence),
+            exit_code=reasons.START_ERROR, reason=reason,
         )  # fmt: skip
 
     # --- orders --------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -150,6 +150,9 @@ class NodeHost:
         return entry is None or entry.final
 
     def _take(self, plan: AttemptPlan) -> None:
+        if plan.ray is not None and not plan.trusted:
+            self._news.append(self.book.untrusted(plan))
+            return
         mode, why, private = self._how(plan)
         entry, refusal = self.book.accept(plan, mode, why, private=private, engine=self.engine)
         if refusal is not None:
@@ -187,6 +190,15 @@ class NodeHost:
         reason = f"runs as a process on the host, not in {plan.image or 'an image'}"
         reason += f" ({why})" if why else ""
         return host.mode, f"{reason}; {host.why}", private
+
+    async def preview(self, images: Sequence[str]) -> Mapping[str, str]:
+        """How a task of each of these images that insists on nothing would run here: the mode, and a sentence."""
+
+        def look() -> dict[str, str]:
+            found = {image: self._how(_of_image(image)) for image in images}
+            return {image: f"{mode}: {why}" for image, (mode, why, _) in found.items()}
+
+        return await asyncio.to_thread(look)
 
     def _examined(self) -> Host:
         if self.host is None:
@@ -365,3 +377,9 @@ class NodeHost:
     def _keep_network(self) -> None:
         pids = [who.pid for e in self.book.live() if (who := self.book.claimed(e)) is not None]
         self.helpers.keep_network(self._examined(), lambda: pids)
+
+
+def _of_image(image: str) -> AttemptPlan:
+    """A plan that says nothing but its image."""
+    nobody = AttemptKey("preview", 0)
+    return AttemptPlan(nobody, "", "", group="", group_uuid="", task="", user="", node="", image=image, argv=())

@@ -13,6 +13,10 @@ from osmo_ray.spec.reason import Reason
 IMAGE_PULL, DOWNLOAD_FAILED, UPLOAD_FAILED = 302, 2010, 2012
 INVALID_INPUT, INVALID_COMMAND, INVALID_FILE = 2030, 2031, 2032
 START_ERROR, EVICTED = 3003, 3004
+UNTRUSTED = Reason(
+    "UntrustedPool",
+    "the task is a Ray program, and its pool does not trust those: they run outside the sandbox (setting ray_programs)",
+)
 
 
 def logs_command(plan: AttemptPlan) -> str:

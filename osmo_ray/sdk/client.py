@@ -158,33 +158,60 @@ class Client:
         finally:
             self.http.patience = kept
 
-    def logs(self, name: str, *, task: str = "", last: int | None = None, follow: bool = True) -> Iterator[str]:
-        """Lines of the log, following until the workflow has ended. Bears a platform that restarts: it asks again,
-        and passes over what it has told of each task (with `last`, a break is an error)."""
-        params = {"task_name": task or None, "last_n_lines": last, "follow": follow}
-        path, told = f"/api/workflow/{name}/logs", Counter[str]()
+    def logs(self, name: str, **wanted: Any) -> Iterator[str]:
+        """Lines of the log, following until the workflow (or the task) has ended; `wanted` as for `log_batches`."""
+        return _flat(self.log_batches(name, **wanted))
+
+    def log_batches(
+        self,
+        name: str,
+        *,
+        task: str = "",
+        retry_id: int | None = None,
+        last: int | None = None,
+        query: str = "",
+        follow: bool = True,
+    ) -> Iterator[builtins.list[str]]:
+        """Lines as they arrive together. Bears a platform that restarts: it asks again, and passes over what it has
+        told of each task (with `last`, a break is an error)."""
+        params = {"task_name": task or None, "retry_id": retry_id, "last_n_lines": last, "query": query or None}
+        path = f"/api/workflow/{name}/logs"
+        return self._resuming(name, path, {**params, "follow": follow}, whole=not task, again=last is None)
+
+    def events(self, name: str, *, task: str = "", retry_id: int | None = None, follow: bool = True) -> Iterator[str]:
+        """Lines of the history, in the same way."""
+        params = {"task_name": task or None, "retry_id": retry_id, "follow": follow}
+        path = f"/api/workflow/{name}/events"
+        return _flat(self._resuming(name, path, params, whole=not task, again=True))
+
+    def _resuming(
+        self, name: str, path: str, params: dict[str, Any], *, whole: bool, again: bool
+    ) -> Iterator[builtins.list[str]]:
+        """A stream of lines. `whole`: it ends with the workflow; `again`: it may be asked for anew after a break."""
+        told, follow = Counter[str](), bool(params["follow"])
+        self.view(name, skip_groups=True)  # an unknown name, or nobody there, is said at once
         self.http.patience, kept = _PATIENCE, self.http.patience
         try:
             while True:
                 try:
-                    yield from _untold(self._lines(path, params), told)
-                    if not follow or task or self.workflow(name).finished:
+                    yield from _untold(self._batches(path, params), told)
+                    if not follow or not whole or self.workflow(name).finished:
                         return
                     time.sleep(0.5)  # cut off in the middle, and not by its end
                 except Unreachable:
-                    if last is not None or not follow:
+                    if not again or not follow:
                         raise
                     self.view(name)  # waits until it is back, and raises if it stays away
         finally:
             self.http.patience = kept
 
-    def _lines(self, path: str, params: dict[str, Any]) -> Iterator[str]:
+    def _batches(self, path: str, params: dict[str, Any]) -> Iterator[builtins.list[str]]:
         rest = b""
         for data in self.http.pieces(path, params):
             *lines, rest = (rest + data).split(b"\n")
-            yield from (line.decode(errors="replace") for line in lines)
+            yield [line.decode(errors="replace") for line in lines]
         if rest:
-            yield rest.decode(errors="replace")
+            yield [rest.decode(errors="replace")]
 
     # -- changing
 
@@ -236,16 +263,25 @@ class Client:
         return Downloaded(files, size, tuple(skipped))
 
 
-def _untold(lines: Iterator[str], told: Counter[str]) -> Iterator[str]:
+def _flat(batches: Iterator[list[str]]) -> Iterator[str]:
+    """Closed with its caller, and the stream with it."""
+    for lines in batches:
+        yield from lines
+
+
+def _untold(batches: Iterator[builtins.list[str]], told: Counter[str]) -> Iterator[builtins.list[str]]:
     """Those of a log read anew that were not told before. Tasks write side by side, so each is counted for itself: by
     `[task` of `YYYY/MM/DD HH:MM:SS [task] text`."""
     seen = Counter[str]()
-    for line in lines:
-        who = line[20:].partition("]")[0]
-        seen[who] += 1
-        if seen[who] > told[who]:
-            told[who] += 1
-            yield line
+    for lines in batches:
+        new = []
+        for line in lines:
+            who = line[20:].partition("]")[0]
+            seen[who] += 1
+            if seen[who] > told[who]:
+                told[who] += 1
+                new.append(line)
+        yield new
 
 
 def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> bool:

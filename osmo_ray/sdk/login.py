@@ -1,11 +1,12 @@
 """Which platform a client talks to, and as whom.
 
-`--url`, else `OSMO_URL`, else the stored login, else the platform of this host. What is stored for one address is
-never sent to another.
+`--url`, else `OSMO_URL`, else the stored login, else the platform that `osmo up` started below `OSMO_HOME`, else port
+8000 of this host. What is stored for one address is never sent to another.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,11 +44,20 @@ def resolve(url: str = "", environ: Mapping[str, str] | None = None) -> Login:
     """The login to use."""
     env = os.environ if environ is None else environ
     stored = read(env)
-    wanted = (url or env.get("OSMO_URL") or (stored.url if stored else "") or DEFAULT_URL).rstrip("/")
+    wanted = (url or env.get("OSMO_URL") or (stored.url if stored else "") or started(env) or DEFAULT_URL).rstrip("/")
     found = stored if stored and stored.url == wanted else Login(wanted)
     if token := env.get("OSMO_TOKEN"):
         return Login(wanted, found.user, token)
     return found
+
+
+def started(environ: Mapping[str, str]) -> str:
+    """Where the platform of this `OSMO_HOME` listens, by what its `osmo up` left; empty if there is none."""
+    home = Path(environ.get("OSMO_HOME") or Path.home() / ".osmo").expanduser()
+    try:
+        return str(json.loads((home / "run" / "state.json").read_text())["url"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def read(environ: Mapping[str, str] | None = None) -> Login | None:

@@ -342,3 +342,14 @@ def test_the_page_of_a_workflow_is_plain_and_safe(world: World, client: TestClie
     assert "<script>" not in page.text
     assert f"/api/workflow/{name}/logs" in page.text
     assert client.get("/workflows/nope-1").status_code == 400
+
+
+def test_a_ray_program_is_refused_where_the_pool_does_not_trust_it(world: World) -> None:
+    text = HELLO.replace("image:", "ray: {}\n    image:", 1)
+    with world.client(ray_programs=False) as client:
+        reply = post(client, text)
+        assert reply.status_code == 400
+        assert "does not trust" in reply.json()["message"]
+        assert client.get("/api/workflow").json()["workflows"] == []
+    with world.client() as client:
+        assert post(client, text).status_code == 200

@@ -52,6 +52,7 @@ def test_an_image_that_is_there_is_what_the_task_runs_in(platform: Platform, ima
     file.write_text(text)
     done = platform.cli("run", str(file))
     assert "COMPLETED" in done.stdout
+    assert f"runs in a container of {image}: podman has the image" in done.stdout, "the plan says where, and why"
     (id,) = [w for w in done.stdout.replace(":", " ").split() if w.startswith("boxed-")][:1]
     told = platform.cli("workflow", "logs", id).stdout
     assert "only-in-the-image" in told and "[reader] from the box" in told

@@ -12,6 +12,7 @@ from osmo_ray.runtime import Options, StaleEpoch
 from osmo_ray.runtime.logs import stored_log
 from osmo_ray.runtime.work import open_store
 from osmo_ray.spec.attempt import InputPlan, OutputPlan, Phase
+from osmo_ray.spec.model import RaySpec
 
 
 async def test_a_command_runs_and_says_how_it_ended(any_host: Host) -> None:
@@ -263,3 +264,14 @@ async def test_usage_while_it_runs(any_host: Host) -> None:
         return any(s.key == one.key and s.cpu > 0.05 and s.memory > 0 for s in await any_host.usage())
 
     await wait_for(busy, "no sample ever showed a busy task")
+
+
+async def test_a_ray_program_that_the_pool_does_not_trust_is_refused_with_a_reason(
+    any_host: Host, folder: Path
+) -> None:
+    one = shell(f"touch {folder}/ran", ray=RaySpec(), trusted=False)
+    end = await any_host.run(one)
+    assert end.exit_code == 3003
+    assert end.reason is not None
+    assert end.reason.code == "UntrustedPool"
+    assert not (folder / "ran").exists()

@@ -22,6 +22,7 @@ from osmo_ray.api.shapes import (
     Explanation,
     Named,
     NodeView,
+    PlanView,
     ReasonView,
     StatusView,
     UsagePoint,
@@ -35,6 +36,8 @@ from osmo_ray.engine.status import TaskStatus
 from osmo_ray.store.protocol import TaskRow, WorkflowQuery
 
 LAST_LINES = 5
+MAX_IMAGES = 20
+"""Images that a node is asked about: each may cost it a question to its container engine."""
 MAX_TAILS = 10
 """Failed tasks whose last lines are shown; the others have theirs in their logs."""
 
@@ -52,6 +55,13 @@ def routes(services: Services) -> APIRouter:
         return Explanation(
             name=workflow.id, status=workflow.status.value, reason=reason_view(workflow.reason), tasks=tasks
         )
+
+    @router.get("/workflow/{name}/plan")
+    async def plan(name: str) -> PlanView:
+        workflow = await asyncio.to_thread(cancel.find, services, name)
+        images = dict.fromkeys(t.image for g in workflow.spec.groups for t in g.tasks if t.image and t.ray is None)
+        told = await services.preview(list(images)[:MAX_IMAGES]) if images else {}
+        return PlanView(name=workflow.id, images=dict(told))
 
     @router.get("/workflow/{name}/usage/{task}")
     def usage(name: str, task: str, retry_id: int | None = None) -> UsageView:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -154,6 +154,10 @@ class NodeAgent:
 
     async def logs(self, key: AttemptKey, offset: int, limit: int, wait: float) -> LogChunk:
         return await (await self._ready()).logs(key, offset, limit, wait)
+
+    async def preview(self, images: Sequence[str]) -> Mapping[str, str]:
+        """How a task of each image would run here."""
+        return await (await self._ready()).preview(images)
 
     async def usage(self) -> Sequence[UsageSample]:
         taken = await (await self._ready()).usage()
