@@ -63,7 +63,7 @@ class Book:
         for folder in self.spool.folders():
             job = folder.job()
             if job is not None:
-                entry = Entry(folder, job, folder.orders(), supervisor=folder.claimed())
+                entry = Entry(folder, job, folder.orders(job.plan), supervisor=folder.claimed())
                 self.entries[entry.key] = entry
                 self.read(entry)
 
@@ -105,7 +105,7 @@ class Book:
         orders = Orders().updated(plan)
         reason = Reason("HowItRuns", why, {"mode": mode}) if why else None
         seen = Observation(plan.key, Phase.ACCEPTED, time.time(), self.node, address, plan.restart, reason=reason)
-        folder = self.spool.accept(job, orders, seen)
+        folder = self.spool.accept(job, seen)
         if folder is None:
             return None, None
         entry = Entry(folder, job, orders)

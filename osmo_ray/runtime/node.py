@@ -10,6 +10,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -34,6 +35,7 @@ _LOOK_EVERY = 1.0
 _START_AGAIN = 10.0
 _LOG_LOOK = 0.05
 _RENEW_PART = 0.03
+_LISTEN = 0.004
 
 
 class NodeHost:
@@ -55,6 +57,8 @@ class NodeHost:
         self._tasks: list[asyncio.Task[None]] = []
         self._held = -1
         self._renew_at = 0.0
+        self._rung: set[str] = set()
+        self._reading: asyncio.TimerHandle | None = None
 
     # --- life ------------------------------------------------------------------------------------------------------
 
@@ -325,13 +329,21 @@ class NodeHost:
         return value
 
     def _hear(self) -> None:
+        """Bells of one attempt come in quick succession: they are listened to for a moment, and it is read once."""
         try:
             while True:
-                key = AttemptKey.parse(self._bell.recv(256).decode())
-                if (entry := self.book.entries.get(key)) is not None:
-                    self._read(entry)
-        except (BlockingIOError, ValueError):
+                self._rung.add(self._bell.recv(256).decode())
+        except BlockingIOError:
             pass
+        if self._rung and self._reading is None:
+            self._reading = asyncio.get_running_loop().call_later(_LISTEN, self._read_rung)
+
+    def _read_rung(self) -> None:
+        self._reading, rung, self._rung = None, self._rung, set()
+        for key in rung:
+            with suppress(ValueError):
+                if (entry := self.book.entries.get(AttemptKey.parse(key))) is not None:
+                    self._read(entry)
 
     def _read(self, entry: Entry) -> None:
         before = entry.final

@@ -27,7 +27,7 @@ from typing import Any
 from osmo_ray.runtime import codec
 from osmo_ray.runtime.codec import Job, Orders
 from osmo_ray.runtime.process import Identity
-from osmo_ray.spec.attempt import AttemptKey, Observation, Phase
+from osmo_ray.spec.attempt import AttemptKey, AttemptPlan, Observation, Phase
 
 DAY = 86400.0
 FINAL = (Phase.FINISHED, Phase.LOST)
@@ -95,10 +95,10 @@ class Folder:
         value = read_json(self.path / "job.json")
         return None if value is None else codec.job_from_json(value)
 
-    def orders(self) -> Orders:
-        """The newest orders."""
+    def orders(self, plan: AttemptPlan) -> Orders:
+        """The newest orders; before any were given, those that its plan holds."""
         value = read_json(self.path / "orders.json")
-        return Orders() if value is None else codec.orders_from_json(value)
+        return Orders().updated(plan) if value is None else codec.orders_from_json(value)
 
     def order(self, orders: Orders) -> None:
         """Replace the orders; the caller then signals the supervisor."""
@@ -207,7 +207,7 @@ class Spool:
             if not path.name.startswith("."):
                 yield Folder(path)
 
-    def accept(self, job: Job, orders: Orders, seen: Observation) -> Folder | None:
+    def accept(self, job: Job, seen: Observation) -> Folder | None:
         """Take an attempt; None when it is here already. After a crash half-way the folder holds no `job.json`, and
         the next start removes it."""
         folder = self.folder(job.plan.key)
@@ -215,7 +215,6 @@ class Spool:
             folder.path.mkdir(mode=0o700)
         except FileExistsError:
             return None
-        folder.order(orders)
         folder.report(seen)
         replace_file(folder.path / "job.json", json.dumps(codec.job_to_json(job)))
         return folder

@@ -68,7 +68,7 @@ class Supervisor:
         self.host = Host.load(spool.root)
         layout = self.host.layout if job.mode == "namespaces" else None
         self.place = Place(folder, job, layout, self.host.tools)
-        self.orders = folder.orders()
+        self.orders = folder.orders(job.plan)
         self.generation = 0
         self.log = Log(folder.log)
         self.log_in = -1
@@ -239,7 +239,7 @@ class Supervisor:
         for number in (signal.SIGUSR1, signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
         self.watch(bell_in, lambda: self._bell(bell_in))
-        self.orders = self.folder.orders()
+        self.orders = self.folder.orders(self.plan)
 
     def _bell(self, bell: int) -> None:
         if any(number != signal.SIGCHLD for number in os.read(bell, 512)):
@@ -290,7 +290,7 @@ class Supervisor:
             raise Stopped(reasons.lease_expired(-left), self.options.grace)
 
     def _read_orders(self) -> None:
-        orders = self.folder.orders()
+        orders = self.folder.orders(self.plan)
         if orders.hosts != self.orders.hosts and self.job.mode != "none":
             self.place.write_hosts(orders.hosts)
         self.orders = orders

@@ -157,9 +157,10 @@ class Writing(Leading):
     def outgoing(self, limit: int = 1000) -> Sequence[Outgoing]:
         """See the protocol. Rows stay until they are settled and all of them are read each time, so one that commits
         after a larger number did is only seen later, never skipped; within a workflow numbers are in order."""
-        o = schema.outbox.c
-        ask = select(o.seq, *(o[name] for name in rows.OUTBOX)).order_by(o.seq).limit(limit)
-        return self.database.read(lambda connection: [rows.outgoing(row) for row in connection.execute(ask)])
+        columns = ", ".join(rows.OUTBOX)
+        # Plain SQL: it is asked after every commit.
+        ask = f"SELECT seq, {columns} FROM outbox ORDER BY seq LIMIT {int(limit)}"  # noqa: S608 - our own names
+        return self.database.read(lambda connection: [rows.outgoing(row) for row in connection.exec_driver_sql(ask)])
 
     def settle(self, seqs: Sequence[int], lease: Lease | None = None) -> None:
         def work(connection: Connection) -> None:

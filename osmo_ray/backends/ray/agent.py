@@ -34,8 +34,8 @@ _NO_STORAGE = Reason(
     "this node cannot reach the platform's storage, a folder on the head",
     next_command="osmo up --storage-gateway",
 )
-_COMPANY = 0.1
-_EACH = 0.006
+_COMPANY = 0.15
+_EACH = 0.009
 _URGENT = (Phase.READY, Phase.FINISHED, Phase.LOST)
 
 
