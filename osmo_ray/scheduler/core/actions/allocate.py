@@ -1,0 +1,39 @@
+"""Give what is free to whoever is next; a job that still wants more goes back into the line."""
+
+from __future__ import annotations
+
+from osmo_ray.scheduler.core.entities import Amounts, Job, cost_of
+from osmo_ray.scheduler.core.gang import chunk, place_job, within_bounds
+from osmo_ray.scheduler.core.order import Line
+from osmo_ray.scheduler.core.session import Session, constrained
+
+
+def waiting(session: Session) -> list[Job]:
+    """Jobs that may start something."""
+    return [j for j in session.jobs.values() if j.waiting and j.ready]
+
+
+def request(job: Job) -> Amounts:
+    """What the next chunk of a job costs."""
+    return cost_of(chunk(job))
+
+
+def allocate(session: Session) -> None:
+    """Place jobs in order. Nothing becomes free meanwhile, so what has no room once is not tried again."""
+    line: Line[Job] = Line(waiting(session), session.capacity, request)
+    refused: set[tuple[object, ...]] = set()
+    while line:
+        job = line.pop()
+        if job.signature in refused:
+            continue
+        tasks = chunk(job)
+        if place_job(session, job, tasks, None, False):
+            if chunk(job):
+                line.push(job)
+        elif within_bounds(job, cost_of(tasks)) and _final(job):
+            refused.add(job.signature)
+
+
+def _final(job: Job) -> bool:
+    """Whether its failure depends on free room alone."""
+    return all(t.kind.plain for t in job.tasks) and (not constrained(job.given.tree) or job.stays == 0)

@@ -1,0 +1,29 @@
+"""Move running work together to make room; nobody may lose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from osmo_ray.scheduler.core.actions.taking import each
+from osmo_ray.scheduler.core.entities import Job
+from osmo_ray.scheduler.core.gang import chunk
+from osmo_ray.scheduler.core.session import Session
+from osmo_ray.scheduler.core.solver import Solved
+
+
+def consolidation(session: Session) -> None:
+    bound = session.settings.victims_per_move
+    if bound == 0:
+        return
+
+    def may(job: Job) -> bool:
+        wanted = sum(t.kind.gpus for t in chunk(job))
+        return job.preemptible and bool(session.nodes.gpus_free().clip(0).sum() + 1e-6 >= wanted)
+
+    def prey(job: Job) -> Sequence[Job]:
+        return [j for j in session.jobs.values() if j is not job and j.preemptible]
+
+    def valid(solved: Solved) -> bool:
+        return not solved.gone and (bound is None or len(solved.moved) <= bound)
+
+    each(session, may, prey, valid, across=True)

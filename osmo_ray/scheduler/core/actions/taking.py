@@ -1,0 +1,33 @@
+"""What consolidation, reclaim and preempt have in common: each waiting job in order, the search, and its bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from osmo_ray.scheduler.core.actions.allocate import request, waiting
+from osmo_ray.scheduler.core.entities import Job
+from osmo_ray.scheduler.core.order import Line
+from osmo_ray.scheduler.core.session import Session
+from osmo_ray.scheduler.core.solver import Search, Solved
+
+Prey = Callable[[Job], Sequence[Job]]
+
+
+def each(
+    session: Session, may: Callable[[Job], bool], prey: Prey, valid: Callable[[Solved], bool], across: bool = False
+) -> None:
+    """Search room for every job that may take. With signatures on, an equal job of the queue that failed is enough."""
+    settings = session.settings
+    jobs = waiting(session)
+    line: Line[Job] = Line(jobs, session.capacity, request)
+    failed: set[tuple[object, ...]] = set()
+    tries = 0
+    while line and (settings.tries is None or tries < settings.tries):
+        job = line.pop()
+        mark = (job.signature if across else (job.queue.index, job.given.priority, job.signature))
+        if mark in failed or not may(job):
+            continue
+        tries += 1
+        pending = [j for j in jobs if j.waiting]
+        if not Search(session, job, prey(job), pending, valid).run() and settings.signatures:
+            failed.add(mark)
