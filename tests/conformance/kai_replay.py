@@ -34,6 +34,7 @@ from osmo_ray.scheduler.core.shares import Claimant, divide, divide_over_quota
 
 Row = dict[str, Any]
 States = dict[str, tuple[str, str | None]]
+Shared = dict[str, tuple[str, ...]]
 NOW = 1_000_000.0
 RESOURCES = ("gpu", "cpu", "mem")
 
@@ -52,10 +53,10 @@ def nodes(case: Row) -> list[NodeIn]:
 def node(n: Row, devices: dict[str, int]) -> NodeIn:
     mig = n.get("mig") or {}
     extra = {**mig, "pods": n.get("max_tasks", 110)}
-    mixed = n.get("mig_strategy") == "mixed"
-    gpu = 0 if mixed else n["gpu"]
+    strategy = n.get("mig_strategy") or "none"
+    gpu = 0 if strategy == "mixed" else n["gpu"]
     return NodeIn(
-        n["name"], gpu, n["cpu"], n["mem"], n.get("gpu_memory") or 100, extra, devices, n.get("labels", {}), sliced=mixed
+        n["name"], gpu, n["cpu"], n["mem"], n.get("gpu_memory") or 100, extra, devices, n.get("labels", {}), sliced=strategy != "none"
     )
 
 
@@ -120,9 +121,9 @@ def ask(t: Row, case: Row) -> Ask:
     )
 
 
-def task(t: Row, case: Row, states: States) -> TaskIn:
+def task(t: Row, case: Row, states: States, shared_by: Shared) -> TaskIn:
     state, place = states[t["name"]]
-    shared = tuple(t.get("gpu_groups") or ()) if place and st.USES[st.NAMES.index(state)] else ()
+    shared = shared_by.get(t["name"], ()) if place and st.USES[st.NAMES.index(state)] else ()
     asked = ask(t, case)
     if not (asked.fraction or asked.gpu_memory):
         shared = ()
@@ -131,14 +132,16 @@ def task(t: Row, case: Row, states: States) -> TaskIn:
     )
 
 
-def jobs(case: Row, states: States, started: dict[str, float], stale: dict[str, float], now: float) -> list[JobIn]:
+def jobs(
+    case: Row, states: States, shared: Shared, started: dict[str, float], stale: dict[str, float], now: float
+) -> list[JobIn]:
     out = []
     for j in case["jobs"]:
         out.append(
             JobIn(
                 j["name"],
                 j["queue"],
-                tuple(task(t, case, states) for t in j["tasks"]),
+                tuple(task(t, case, states, shared) for t in j["tasks"]),
                 j["priority"],
                 j["preemptible"],
                 -60.0 * j["age_minutes"],
@@ -169,6 +172,7 @@ def settings(case: Row) -> Settings:
         spread_gpu=placement.get("gpu") == "spread",
         spread_cpu=placement.get("cpu") == "spread",
         spread_shared="gpuspread" in plugins,
+        shared_first=not plugins or "gpusharingorder" in plugins,
         victims_per_move=None if bound < 0 else bound,
         count_moved=not given["consolidating_reclaim"],
         grace=given["staleness_grace_seconds"],
@@ -176,12 +180,14 @@ def settings(case: Row) -> Settings:
     )
 
 
-def cycle(case: Row, states: States, now: float, started: dict[str, float], stale: dict[str, float]) -> States:
+def cycle(
+    case: Row, states: States, shared: Shared, now: float, started: dict[str, float], stale: dict[str, float]
+) -> States:
     """One session on these states; the states after it."""
     session = Session(
         nodes(case),
         queues(case),
-        jobs(case, states, started, stale, now),
+        jobs(case, states, shared, started, stale, now),
         claims(case),
         [(t["name"], tuple(t["levels"])) for t in case["topologies"]],
         settings(case),
@@ -192,6 +198,7 @@ def cycle(case: Row, states: States, now: float, started: dict[str, float], stal
     after = dict(states)
     for job in session.jobs.values():
         for one in job.tasks:
+            shared[one.name] = one.kept_on or one.held_on
             name = "Binding" if one.status == st.ALLOCATED else st.NAMES[one.status]
             after[one.name] = (name, session.nodes.names[one.node] if one.node >= 0 else states[one.name][1])
     return after
@@ -213,15 +220,16 @@ def replay(case: Row) -> Row:
     if case["mode"] == "fairshare":
         return share(case)
     states: States = {t["name"]: (t["state"], t["node"]) for j in case["jobs"] for t in j["tasks"]}
+    shared: Shared = {t["name"]: tuple(t.get("gpu_groups") or ()) for j in case["jobs"] for t in j["tasks"]}
     now = NOW
     since = now - 60 * case["session"]["running_since_minutes"]
     started = {j["name"]: since for j in case["jobs"] if any(t["state"] == "Running" for t in j["tasks"])}
     stale = {j["name"]: now - j["stale_seconds"] for j in case["jobs"] if "stale_seconds" in j}
     if case["mode"] == "single":
-        return {"id": case["id"], "states": [cycle(case, states, now, started, stale)]}
+        return {"id": case["id"], "states": [cycle(case, states, shared, now, started, stale)]}
     kept = []
     for number in range(case["rounds_until_match"] + case["rounds_after_match"]):
-        states = settle(case, cycle(case, states, now, started, stale))
+        states = settle(case, cycle(case, states, shared, now, started, stale))
         now += case.get("seconds_between_rounds", 0.0)
         if number + 1 >= case["rounds_until_match"]:
             kept.append(states)

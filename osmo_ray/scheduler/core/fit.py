@@ -102,7 +102,7 @@ def _best(
     if not uses_gpu:
         score += CPU_ONLY * (nodes.gpu_weights @ nodes.total == 0)
     if joins is not None:
-        score += SHARED * joins
+        score += SHARED * joins * session.settings.shared_first
     if points is not None:
         score += TOPOLOGY * points
     return int(np.where(fits, score, -np.inf).argmax())
@@ -114,33 +114,29 @@ def gpus_for(session: Session, task: Task, node: int) -> tuple[tuple[str, ...], 
     size, mib = nodes.memory[node], nodes.need_mib(kind, node)
     if mib > size:
         return None
-    if task.held == node and task.kept < 0 and _still(session, task, node, mib):
-        return task.held_on, True, True
     offers: list[tuple[float, int, str, bool]] = []
     for i, (name, taken) in enumerate(nodes.shared[node].items()):
         if taken[LATER] > 0 and size - taken[LATER] >= mib:
             full = taken[LATER] / size
-            offers.append((full if session.settings.spread_shared else -full, i, name, size - taken[NOW] >= mib))
+            now = taken[NOW] > 0 and size - taken[NOW] >= mib
+            offers.append((full if session.settings.spread_shared else -full, i, name, now))
     fresh = math.floor(nodes.future[GPU, node])
     idle = math.floor(nodes.idle[GPU, node])
     whole = -1.0 if session.settings.spread_shared else 1.0
-    offers += [(whole, 1000 + i, "", i < idle) for i in range(min(fresh, kind.ask.devices))]
+    own = _emptied(session, task, node)
+    names = [*own, *[""] * kind.ask.devices]
+    offers += [(whole, 1000 + i, names[i], not names[i] and i < idle) for i in range(min(fresh, kind.ask.devices))]
     if len(offers) < kind.ask.devices:
         return None
     chosen = sorted(offers)[: kind.ask.devices]
-    return tuple(c[2] for c in chosen), all(c[3] for c in chosen), any(c[2] for c in chosen)
+    return tuple(c[2] for c in chosen), all(c[3] for c in chosen), any(c[0] != whole for c in chosen)
 
 
-def _still(session: Session, task: Task, node: int, mib: int) -> bool:
-    """Whether an evicted task may go back to the very GPUs it sits on."""
-    nodes = session.nodes
-    empty = 0
-    for name in task.held_on:
-        later = nodes.shared[node][name][LATER]
-        empty += later == 0
-        if nodes.memory[node] - later < mib:
-            return False
-    return empty <= nodes.future[GPU, node]
+def _emptied(session: Session, task: Task, node: int) -> list[str]:
+    """GPUs of its own that nobody is left on: taking a fresh one, an evicted task may as well stay on these."""
+    if task.held != node or task.kept >= 0:
+        return []
+    return [name for name in task.held_on if session.nodes.shared[node][name][LATER] == 0]
 
 
 def affordable(session: Session, task: Task, node: int) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from osmo_ray.scheduler.core import status as st
 from osmo_ray.scheduler.core.entities import INFINITE, Amounts, Job, PodSet, Task, cost_of, fits_in, plus
@@ -72,7 +73,7 @@ def place_job(session: Session, job: Job, tasks: Sequence[Task], mask: Mask | No
     if not tasks or not within_bounds(job, cost_of(list(tasks))):
         return False
     mark = len(session.journal)
-    if not _place_group(session, job, job.given.tree, tasks, mask, virtual):
+    if not _place_group(session, job, job.given.tree, tasks, _Anywhere(mask), virtual):
         session.undo(mark)
         return False
     if not virtual:
@@ -95,16 +96,16 @@ def _wait_together(session: Session, job: Job, tasks: Sequence[Task]) -> None:
 
 
 def _place_group(
-    session: Session, job: Job, group: GroupIn, tasks: Sequence[Task], mask: Mask | None, virtual: bool
+    session: Session, job: Job, group: GroupIn, tasks: Sequence[Task], above: Choice | _Anywhere, virtual: bool
 ) -> bool:
     names = names_of(group)
-    for choice in _choices(session, job, group.near, tasks, names, mask):
+    for choice in _choices(session, job, group.near, tasks, names, above.mask):
         mark = len(session.journal)
         if all(
-            _place_group(session, job, inner, part, choice.mask, virtual)
+            _place_group(session, job, inner, part, _within(choice, above), virtual)
             for inner in group.groups
             if (part := [t for t in tasks if t.pod_set.name in names_of(inner)])
-        ) and _place_sets(session, job, group, tasks, choice, virtual):
+        ) and _place_sets(session, job, group, tasks, _within(choice, above), virtual):
             return True
         session.undo(mark)
     return False
@@ -113,9 +114,14 @@ def _place_group(
 class _Anywhere:
     """No topology has a say."""
 
-    def __init__(self, mask: Mask | None) -> None:
+    def __init__(self, mask: Mask | None, points: NDArray[np.float64] | None = None) -> None:
         self.mask = mask
-        self.points = None
+        self.points = points
+
+
+def _within(choice: Choice | _Anywhere, above: Choice | _Anywhere) -> Choice | _Anywhere:
+    """A choice that says nothing of points inherits those of the group above."""
+    return _Anywhere(choice.mask, above.points) if choice.points is None else choice
 
 
 def _choices(
@@ -147,15 +153,15 @@ def _place_set(
 ) -> bool:
     for choice in _choices(session, job, given.near, tasks, frozenset({given.name}), above.mask):
         mark = len(session.journal)
-        points = choice.points if choice.points is not None else above.points
-        if all(_place_task(session, task, choice.mask, points, virtual) for task in tasks):
+        inside = _within(choice, above)
+        if all(_place_task(session, task, inside, virtual) for task in tasks):
             return True
         session.undo(mark)
     return False
 
 
-def _place_task(session: Session, task: Task, mask: Mask | None, points: object, virtual: bool) -> bool:
-    place = find(session, task, mask, points)  # type: ignore[arg-type]
+def _place_task(session: Session, task: Task, inside: Choice | _Anywhere, virtual: bool) -> bool:
+    place = find(session, task, inside.mask, inside.points)
     if place is None:
         return False
     node, groups, now = place

@@ -157,6 +157,8 @@ class Settings:
     spread_gpu: bool = False
     spread_cpu: bool = False
     spread_shared: bool = False
+    shared_first: bool = True
+    """Prefer nodes where a part of a GPU fits beside others."""
     victims_per_move: int | None = 16
     """Most tasks that one consolidation may move; None: no bound, 0: never."""
     count_moved: bool = False

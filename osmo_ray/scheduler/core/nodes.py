@@ -106,6 +106,12 @@ class Nodes:
             found &= ~self.sliced
         return found
 
+    def hide_slices(self, node: int) -> None:
+        """Something takes an unknown part of this node's slices: nobody else may count on them."""
+        for name, row in self.rows.items():
+            if slices_of(name):
+                self.total[row, node] = self.idle[row, node] = self.future[row, node] = 0
+
     def fresh(self) -> str:
         """A name for a GPU that is shared from now on."""
         self._fresh += 1

@@ -134,6 +134,8 @@ class Session:
             self.companions.append(task)
         node = self.nodes.index.get(given.node or "", -1)
         state = given.state if node >= 0 or not st.USES[given.state] else st.FAILED
+        if given.ask.refused and st.USES[state]:
+            self.nodes.hide_slices(node)
         task.first, task.unpaid = state, state == st.PIPELINED
         pod_set.count(st.PENDING, 1)
         if state == st.PENDING:

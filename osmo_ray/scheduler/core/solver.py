@@ -79,7 +79,7 @@ class Search:
             hopeful.add(unit)
             if not hopeful():
                 continue
-            for node in sorted({t.held for t in unit}):
+            for node in sorted({t.node for t in unit}):
                 solved = self._try(tasks, [*recorded, *_on(node, offered)])
                 if solved is not None:
                     return solved
@@ -96,7 +96,7 @@ class Search:
         for task in victims:
             session.evict(task)
         if self._place(tasks, victims, feasible):
-            gone = tuple(t for t in victims if t.status == st.RELEASING)
+            gone = tuple(t for t in victims if t.kept < 0)
             moved = tuple(t for t in victims if t.status == st.PIPELINED)
             solved = Solved(self.job, tuple(tasks), gone, moved, self.before, self.firm)
             if self.valid(solved):
@@ -108,7 +108,7 @@ class Search:
         if any(t.kind.gpus <= 0 for t in tasks):
             return None
         found: Mask = self.session.nodes.gpus_free() > 0
-        found[[t.held for t in victims]] = True
+        found[[t.node for t in victims]] = True
         return found
 
     def _place(self, tasks: Sequence[Task], victims: Sequence[Task], mask: Mask | None) -> bool:
@@ -148,7 +148,7 @@ def relevant(pending: Iterable[Job], waiting: set[Job]) -> Iterator[Job]:
 
 def _on(node: int, offered: Sequence[Sequence[Task]]) -> list[Task]:
     """Everything offered so far of the jobs that have something offered on this node."""
-    jobs = {t.job for unit in offered for t in unit if t.held == node}
+    jobs = {t.job for unit in offered for t in unit if t.node == node}
     return [t for unit in offered for t in unit if t.job in jobs]
 
 
@@ -166,11 +166,12 @@ class Hope:
 
     def add(self, unit: Sequence[Task]) -> None:
         for task in unit:
-            self.free[task.held] += task.kind.gpus
+            node = task.node
+            self.free[node] += task.kind.gpus
             if self.alike:
-                new = max(0.0, float((self.free[task.held] + 1e-6) // self.each))
-                self.sum += new - float(self.fits[task.held])
-                self.fits[task.held] = new
+                new = max(0.0, float((self.free[node] + 1e-6) // self.each))
+                self.sum += new - float(self.fits[node])
+                self.fits[node] = new
             else:
                 self.sum += task.kind.gpus
 

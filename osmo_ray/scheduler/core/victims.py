@@ -58,8 +58,8 @@ class Prey:
 
 
 def takeable(job: Job) -> list[Task]:
-    """Tasks of a job that ran before this cycle and have not been asked to go."""
-    return [t for t in job.tasks if st.STAYS[t.status] and st.REALLY[t.first]]
+    """Tasks of a job that have a place and have not been asked to go; one that was given its place just now keeps it."""
+    return [t for t in job.tasks if st.STAYS[t.status] and t.status != st.ALLOCATED]
 
 
 def units(session: Session, jobs: Iterable[Job], recorded: set[Task]) -> Iterator[list[Task]]:
@@ -72,8 +72,7 @@ def units(session: Session, jobs: Iterable[Job], recorded: set[Task]) -> Iterato
         unit = one.unit()
         chosen = set(unit) if recorded.isdisjoint(unit) else recorded
         rest = [t for t in one.tasks if t not in chosen]
-        if chosen is not recorded:
-            line.take(one, cost_of(unit))
+        line.take(one, cost_of(unit))
         if rest:
             line.push(Prey(one.job, rest))
         if chosen is not recorded:
