@@ -15,6 +15,7 @@ from osmo_ray.scheduler.core.entities import INFINITE, Amounts, Queue
 from osmo_ray.scheduler.core.inputs import JobIn
 
 Key = tuple[object, ...]
+Rank = tuple[int, int, float, int]
 
 
 class Member(Protocol):
@@ -102,9 +103,12 @@ def queue_key(queue: Queue, request: Sequence[int], taken: Sequence[int], total:
     return (over, not starved, -queue.given.priority, forbidden, with_job, without, Tail(queue))
 
 
-def job_key(job: Member) -> tuple[int, int, float, int]:
-    """Inside a leaf: priority, gangs below their minimum first, age."""
-    return (-job.given.priority, job.gang_state(), job.given.created, job.index)
+def job_key(job: Member, reverse: bool) -> Rank:
+    """Inside a leaf: priority, gangs below their minimum first, age. Greater keys are served first, or taken first."""
+    given = job.given
+    if reverse:
+        return (-given.priority, job.gang_state(), given.created, job.index)
+    return (given.priority, -job.gang_state(), -given.created, -job.index)
 
 
 class Line(Generic[M]):
@@ -114,15 +118,15 @@ class Line(Generic[M]):
         self, jobs: Iterable[M], total: Sequence[int], request: Callable[[M], Amounts], reverse: bool = False
     ) -> None:
         self._total, self._request, self._reverse = total, request, reverse
-        self._jobs: dict[Queue, list[tuple[object, M]]] = {}
+        self._jobs: dict[Queue, list[tuple[Rank, M]]] = {}
         self._heaps: dict[Queue | None, list[tuple[object, int, Queue]]] = {}
         self._taken: dict[Queue, Amounts] = {}
         self._stale: Queue | None = None
         self._zero = [0, 0, 0]
         for job in jobs:
-            self._jobs.setdefault(job.queue, []).append((self._job_key(job), job))
+            self._jobs.setdefault(job.queue, []).append((job_key(job, reverse), job))
         for line in self._jobs.values():
-            line.sort(key=lambda e: e[0], reverse=True)  # type: ignore[arg-type,return-value]
+            line.sort(key=_rank)
         self._build()
 
     def _build(self) -> None:
@@ -136,11 +140,6 @@ class Line(Generic[M]):
                 self._heaps.setdefault(queue.parent, []).append((self._queue_key(queue), queue.index, queue))
             for parent in {q.parent for q in levels[depth]}:
                 heapq.heapify(self._heaps[parent])
-
-    def _job_key(self, job: M) -> object:
-        key = job_key(job)
-        # Lists are kept worst first, so that the next job is popped from the end.
-        return Reverse(key) if self._reverse else key
 
     def _best(self, queue: Queue) -> M:
         while queue.children:
@@ -187,7 +186,7 @@ class Line(Generic[M]):
 
     def push(self, job: M) -> None:
         """Put a job that was popped back into its place."""
-        insort(self._jobs[job.queue], (self._job_key(job), job), key=lambda e: _Down(e[0]))
+        insort(self._jobs[job.queue], (job_key(job, self._reverse), job), key=_rank)
 
     def take(self, job: M, cost: Sequence[int]) -> None:
         """Count something of a job as taken, which changes the order of who is taken from next."""
@@ -197,11 +196,5 @@ class Line(Generic[M]):
                 taken[r] += cost[r]
 
 
-class _Down:
-    __slots__ = ("key",)
-
-    def __init__(self, key: object) -> None:
-        self.key = key
-
-    def __lt__(self, other: _Down) -> bool:
-        return bool(other.key < self.key)  # type: ignore[operator]
+def _rank(entry: tuple[Rank, object]) -> Rank:
+    return entry[0]

@@ -57,6 +57,12 @@ class Session:
         self.capacity = self.nodes.capacity()
         self._grow(queues)
         self._next = 0
+        self.open: dict[Job, None] = {}
+        """Jobs with tasks that wait."""
+        self.active: dict[Job, None] = {}
+        """Jobs with tasks in place that stay."""
+        self.short: dict[Job, None] = {}
+        """Jobs with something in place, but less than a minimum."""
         self.companions: list[Task] = []
         """Tasks that a pod affinity may look at."""
         for job in jobs:
@@ -122,6 +128,7 @@ class Session:
         for i, one in enumerate(given.tasks):
             self._enter(job, one, i)
         job.signature = self._signature(job)
+        self._track(job)
         self.jobs[job.name] = job
 
     def _enter(self, job: Job, given: TaskIn, i: int) -> None:
@@ -145,7 +152,7 @@ class Session:
         if task.kind.shared and not groups and st.USES[state]:
             groups = tuple(self.nodes.fresh() for _ in range(given.ask.devices))
         held, kept = (node if st.HOLDS[state] else -1), (node if st.STAYS[state] else -1)
-        self._set(task, state, held, kept, groups if held >= 0 else (), groups if kept >= 0 else ())
+        self._set(task, state, held, kept, groups if held >= 0 else (), groups if kept >= 0 else (), False)
 
     def _signature(self, job: Job) -> tuple[object, ...]:
         """Jobs with an equal one ask the same of the cluster; those with tasks placed already stand alone."""
@@ -179,7 +186,14 @@ class Session:
         self._set(task, status, held, kept, held_on, kept_on)
 
     def _set(
-        self, task: Task, status: int, held: int, kept: int, held_on: tuple[str, ...], kept_on: tuple[str, ...]
+        self,
+        task: Task,
+        status: int,
+        held: int,
+        kept: int,
+        held_on: tuple[str, ...],
+        kept_on: tuple[str, ...],
+        track: bool = True,
     ) -> None:
         nodes = self.nodes
         if (held, held_on) != (task.held, task.held_on):
@@ -197,7 +211,24 @@ class Session:
         if status != task.status:
             task.pod_set.count(task.status, -1)
             task.pod_set.count(status, 1)
+            if track:
+                self._track(task.job)
         task.status, task.held, task.kept, task.held_on, task.kept_on = status, held, kept, held_on, kept_on
+
+    def _track(self, job: Job) -> None:
+        """Keep the lists of jobs that the actions walk, so that none of them walks all jobs."""
+        waiting = stays = uses = 0
+        short = False
+        for p in job.pod_sets.values():
+            waiting += p.waiting
+            stays += p.stays
+            uses += p.uses
+            short = short or p.uses < p.minimum
+        for where, belongs in ((self.open, waiting), (self.active, stays), (self.short, uses and short)):
+            if belongs:
+                where[job] = None
+            elif job in where:
+                del where[job]
 
     def _pay(self, task: Task, sign: int) -> None:
         gpu, cpu, memory = task.kind.cost

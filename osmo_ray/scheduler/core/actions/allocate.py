@@ -10,7 +10,7 @@ from osmo_ray.scheduler.core.session import Session, constrained
 
 def waiting(session: Session) -> list[Job]:
     """Jobs that may start something."""
-    return [j for j in session.jobs.values() if j.waiting and j.ready]
+    return sorted((j for j in session.open if j.ready), key=lambda j: j.index)
 
 
 def request(job: Job) -> Amounts:

@@ -21,7 +21,7 @@ def consolidation(session: Session) -> None:
         return job.preemptible and bool(session.nodes.gpus_free().clip(0).sum() + 1e-6 >= wanted)
 
     def prey(job: Job) -> Sequence[Job]:
-        return [j for j in session.jobs.values() if j is not job and j.preemptible]
+        return [j for j in session.active if j is not job and j.preemptible]
 
     def valid(solved: Solved) -> bool:
         return not solved.gone and (bound is None or len(solved.moved) <= bound)

@@ -21,7 +21,7 @@ def preempt(session: Session) -> None:
         least = preempt_minimum(job.queue)
         return [
             j
-            for j in session.jobs.values()
+            for j in session.active
             if j.queue is job.queue
             and j.preemptible
             and j.given.priority < job.given.priority

@@ -22,7 +22,7 @@ def reclaim(session: Session) -> None:
     def prey(job: Job) -> Sequence[Job]:
         return [
             j
-            for j in session.jobs.values()
+            for j in session.active
             if j.queue is not job.queue
             and j.preemptible
             and (j.gang_state() == 2 or not protected(session, j, reclaim_minimum(job.queue, j.queue)))

@@ -18,8 +18,8 @@ def evict_stale(session: Session) -> None:
     grace = session.settings.grace
     if grace < 0:
         return
-    for job in session.jobs.values():
-        if not job.virgin and is_stale(job):
+    for job in list(session.short):
+        if is_stale(job):
             since = session.now if job.given.stale is None else job.given.stale
             if session.now - since >= grace:
                 for task in job.tasks:
