@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -128,8 +129,10 @@ class Job:
     tasks: list[Task] = field(default_factory=list)
     signature: tuple[object, ...] = ()
     """Equal for jobs that ask the same of the cluster."""
-    virgin: bool = True
-    """No task of it has a place, so its next chunk is known by the signature alone."""
+    plain: bool = True
+    """No topology and no sub-groups: its tasks are placed one after the other."""
+    upcoming: tuple[list[Task], Amounts] | None = None
+    """The next chunk and its cost, as long as no task has changed."""
 
     @property
     def preemptible(self) -> bool:
@@ -174,7 +177,7 @@ def minus(a: Amounts | tuple[int, ...], b: Amounts | tuple[int, ...]) -> Amounts
     return [x - y for x, y in zip(a, b, strict=True)]
 
 
-def cost_of(tasks: list[Task]) -> Amounts:
+def cost_of(tasks: Sequence[Task]) -> Amounts:
     g = c = m = 0
     for task in tasks:
         cost = task.kind.cost

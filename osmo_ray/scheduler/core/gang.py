@@ -33,6 +33,8 @@ def open_tasks(pod_set: PodSet, virtual: bool) -> list[Task]:
 
 def chunk(job: Job, virtual: bool = False) -> list[Task]:
     """The tasks that the job would start next."""
+    if len(job.tasks) == 1:
+        return open_tasks(job.tasks[0].pod_set, virtual)
     behind = [p for p in job.pod_sets.values() if p.stays < p.minimum]
     if behind:
         missing = []
@@ -44,6 +46,19 @@ def chunk(job: Job, virtual: bool = False) -> list[Task]:
         if tasks:
             return tasks[:1]
     return []
+
+
+def upcoming(job: Job) -> tuple[list[Task], Amounts]:
+    """The next chunk and its cost, remembered until a task of the job changes."""
+    if job.upcoming is None:
+        tasks = chunk(job)
+        job.upcoming = (tasks, cost_of(tasks))
+    return job.upcoming
+
+
+def request(job: Job) -> Amounts:
+    """What the next chunk of a job costs."""
+    return upcoming(job)[1]
 
 
 def _progress(p: PodSet) -> tuple[float, str]:
@@ -70,10 +85,15 @@ def within_quota(job: Job, cost: Amounts) -> bool:
 
 def place_job(session: Session, job: Job, tasks: Sequence[Task], mask: Mask | None, virtual: bool) -> bool:
     """Place a chunk; on failure nothing has changed."""
-    if not tasks or not within_bounds(job, cost_of(list(tasks))):
+    if not tasks or not within_bounds(job, cost_of(tasks)):
         return False
     mark = len(session.journal)
-    if not _place_group(session, job, job.given.tree, tasks, _Anywhere(mask), virtual):
+    inside = _Anywhere(mask)
+    if job.plain:
+        placed = all(_place_task(session, task, inside, virtual) for task in tasks)
+    else:
+        placed = _place_group(session, job, job.given.tree, tasks, inside, virtual)
+    if not placed:
         session.undo(mark)
         return False
     if not virtual:
@@ -83,6 +103,8 @@ def place_job(session: Session, job: Job, tasks: Sequence[Task], mask: Mask | No
 
 def _wait_together(session: Session, job: Job, tasks: Sequence[Task]) -> None:
     """If a pod set has to wait for something to go and cannot start without it, everything new waits."""
+    if all(t.status == st.ALLOCATED for t in tasks) and not any(t.status == st.PIPELINED for t in job.tasks):
+        return
     for p in job.pod_sets.values():
         waiting = any(t.status == st.PIPELINED for t in p.tasks)
         if waiting and sum(st.REALLY[t.status] for t in p.tasks) < p.minimum:

@@ -128,6 +128,7 @@ class Session:
         for i, one in enumerate(given.tasks):
             self._enter(job, one, i)
         job.signature = self._signature(job)
+        job.plain = not given.tree.groups and not constrained(given.tree)
         self._track(job)
         self.jobs[job.name] = job
 
@@ -157,7 +158,6 @@ class Session:
     def _signature(self, job: Job) -> tuple[object, ...]:
         """Jobs with an equal one ask the same of the cluster; those with tasks placed already stand alone."""
         if any(t.status != st.PENDING for t in job.tasks):
-            job.virgin = False
             return (job.name,)
         return (job.given.tree, tuple((t.kind.index, t.given.pod_set, t.given.priority) for t in job.tasks))
 
@@ -217,6 +217,7 @@ class Session:
 
     def _track(self, job: Job) -> None:
         """Keep the lists of jobs that the actions walk, so that none of them walks all jobs."""
+        job.upcoming = None
         waiting = stays = uses = 0
         short = False
         for p in job.pod_sets.values():

@@ -8,14 +8,14 @@ the others are what it costs. The action has the last word. No scenario that fai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from osmo_ray.scheduler.core import status as st
 from osmo_ray.scheduler.core.entities import Amounts, Job, Queue, Task, cost_of
-from osmo_ray.scheduler.core.gang import chunk, place_job
+from osmo_ray.scheduler.core.gang import chunk, place_job, request
 from osmo_ray.scheduler.core.order import Line
 from osmo_ray.scheduler.core.session import Session
 from osmo_ray.scheduler.core.topology import Mask
@@ -41,10 +41,15 @@ class Search:
     """The search for one job, with everything that stays the same during it."""
 
     def __init__(
-        self, session: Session, job: Job, prey: Sequence[Job], pending: Iterable[Job], valid: Validate
+        self,
+        session: Session,
+        job: Job,
+        prey: Sequence[Job],
+        pending: Mapping[Queue, Sequence[Job]],
+        valid: Validate,
     ) -> None:
         self.session, self.job, self.prey, self.valid = session, job, prey, valid
-        self.pending = [p for p in pending if p is not job]
+        self.pending = pending
         self.left = session.settings.scenarios
         self.before = {q: list(q.held) for q in session.queues.values()}
         self.firm = {q: list(q.firm) for q in session.queues.values()}
@@ -53,6 +58,8 @@ class Search:
         """Make room and place the job; on failure nothing has changed."""
         session, tasks, stayed = self.session, chunk(self.job), self.job.stays
         mark = len(session.journal)
+        if sweepable(self.job, tasks) and self._sweep(tasks):
+            return True
         recorded: list[Task] = []
         for count in range(1, len(tasks) + 1):
             solved = self._prefix(tasks[:count], recorded)
@@ -66,6 +73,30 @@ class Search:
             return True
         session.undo(mark)
         return False
+
+    def _sweep(self, tasks: Sequence[Task]) -> bool:
+        """Equal tasks that each fit one node: one walk over the victims finds the nodes, one simulation proves them.
+
+        Going from one task to the next, the search below would only walk again over what it has seen, and stop where
+        the next node has room for one task more; so the nodes that get room, in the order of the walk, are its answer.
+        """
+        hope = Hope(self.session, tasks, ())
+        by_node: dict[int, list[Task]] = {}
+        victims: list[Task] = []
+        for unit in units(self.session, self.prey, set()) if not hope() else ():
+            task = unit[0]
+            if len(unit) > 1:
+                return False
+            waiting = by_node.setdefault(task.node, [])
+            waiting.append(task)
+            before = hope.sum
+            hope.add(unit)
+            if hope.sum > before:
+                victims += waiting
+                waiting.clear()
+                if hope():
+                    break
+        return hope() and bool(victims) and self._try(tasks, victims) is not None
 
     def _prefix(self, tasks: Sequence[Task], recorded: Sequence[Task]) -> Solved | None:
         hopeful = Hope(self.session, tasks, recorded)
@@ -116,13 +147,13 @@ class Search:
         waiting = touched | {self.job}
         partial = cost_of(list(tasks))
 
-        def request(job: Job) -> Amounts:
+        def cost(job: Job) -> Amounts:
             if job is self.job:
                 return partial
-            return cost_of(chunk(job, virtual=job in touched))
+            return cost_of(chunk(job, True)) if job in touched else request(job)
 
         members = [*relevant(self.pending, waiting), *waiting]
-        line: Line[Job] = Line(members, self.session.capacity, request)
+        line: Line[Job] = Line(members, self.session.capacity, cost)
         while line and waiting:
             job = line.pop()
             if job not in waiting:
@@ -136,14 +167,21 @@ class Search:
         return self.job not in waiting
 
 
-def relevant(pending: Iterable[Job], waiting: set[Job]) -> Iterator[Job]:
+def sweepable(job: Job, tasks: Sequence[Task]) -> bool:
+    """Whether a chunk is more than one of the same, and needs whole GPUs."""
+    kind = tasks[0].kind if tasks else None
+    return kind is not None and len(tasks) > 1 and job.plain and kind.plain and kind.gpus > 0 and {t.kind for t in tasks} == {kind}
+
+
+def relevant(pending: Mapping[Queue, Sequence[Job]], waiting: set[Job]) -> Iterator[Job]:
     """Pending jobs that can influence in which order these are served: those that share a top queue with one."""
     leaves = {j.queue for j in waiting}
     tops = {q.path[-1] for q in leaves}
     flat = all(len(q.path) <= 2 for q in leaves) and len(tops) == 1
-    for job in pending:
-        if job not in waiting and job.queue.path[-1] in tops and (not flat or job.queue in leaves):
-            yield job
+    for queue in leaves if flat else [q for q in pending if q.path[-1] in tops]:
+        for job in pending.get(queue, ()):
+            if job not in waiting and job.waiting:
+                yield job
 
 
 def _on(node: int, offered: Sequence[Sequence[Task]]) -> list[Task]:

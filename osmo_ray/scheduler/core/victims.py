@@ -49,6 +49,8 @@ class Prey:
 
     def unit(self) -> list[Task]:
         """The next to take: one task above a minimum, or else all that is left."""
+        if len(self.tasks) == 1:
+            return self.tasks
         left = self.left()
         above = [p for p in self.job.pod_sets.values() if left[p.name] > p.minimum]
         if not above:
@@ -70,12 +72,12 @@ def units(session: Session, jobs: Iterable[Job], recorded: set[Task]) -> Iterato
     while line:
         one = line.pop()
         unit = one.unit()
-        chosen = set(unit) if recorded.isdisjoint(unit) else recorded
-        rest = [t for t in one.tasks if t not in chosen]
+        known = not recorded.isdisjoint(unit)
         line.take(one, cost_of(unit))
-        if rest:
-            line.push(Prey(one.job, rest))
-        if chosen is not recorded:
+        if len(unit) < len(one.tasks):
+            gone = recorded if known else set(unit)
+            line.push(Prey(one.job, [t for t in one.tasks if t not in gone]))
+        if not known:
             yield unit
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from osmo_ray.scheduler.core.entities import Amounts, Job, cost_of
-from osmo_ray.scheduler.core.gang import chunk, place_job, within_bounds
+from osmo_ray.scheduler.core.entities import Job
+from osmo_ray.scheduler.core.gang import chunk, place_job, request, upcoming, within_bounds
 from osmo_ray.scheduler.core.order import Line
 from osmo_ray.scheduler.core.session import Session, constrained
 
@@ -11,11 +11,6 @@ from osmo_ray.scheduler.core.session import Session, constrained
 def waiting(session: Session) -> list[Job]:
     """Jobs that may start something."""
     return sorted((j for j in session.open if j.ready), key=lambda j: j.index)
-
-
-def request(job: Job) -> Amounts:
-    """What the next chunk of a job costs."""
-    return cost_of(chunk(job))
 
 
 def allocate(session: Session) -> None:
@@ -26,11 +21,11 @@ def allocate(session: Session) -> None:
         job = line.pop()
         if job.signature in refused:
             continue
-        tasks = chunk(job)
+        tasks, cost = upcoming(job)
         if place_job(session, job, tasks, None, False):
-            if chunk(job):
+            if job in session.open and chunk(job):
                 line.push(job)
-        elif within_bounds(job, cost_of(tasks)) and _final(job):
+        elif within_bounds(job, cost) and _final(job):
             refused.add(job.signature)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from osmo_ray.scheduler.core.actions.taking import each
 from osmo_ray.scheduler.core.entities import Job
-from osmo_ray.scheduler.core.gang import chunk
+from osmo_ray.scheduler.core.gang import upcoming
 from osmo_ray.scheduler.core.session import Session
 from osmo_ray.scheduler.core.solver import Solved
 
@@ -17,7 +17,7 @@ def consolidation(session: Session) -> None:
         return
 
     def may(job: Job) -> bool:
-        wanted = sum(t.kind.gpus for t in chunk(job))
+        wanted = sum(t.kind.gpus for t in upcoming(job)[0])
         return job.preemptible and bool(session.nodes.gpus_free().clip(0).sum() + 1e-6 >= wanted)
 
     def prey(job: Job) -> Sequence[Job]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from osmo_ray.scheduler.core.actions.allocate import request
 from osmo_ray.scheduler.core.actions.taking import each
 from osmo_ray.scheduler.core.entities import Job
-from osmo_ray.scheduler.core.gang import within_quota
+from osmo_ray.scheduler.core.gang import request, within_quota
 from osmo_ray.scheduler.core.session import Session
 from osmo_ray.scheduler.core.solver import Solved
 from osmo_ray.scheduler.core.victims import loses_core, preempt_minimum, protected

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from osmo_ray.scheduler.core import status as st
-from osmo_ray.scheduler.core.actions.allocate import request
 from osmo_ray.scheduler.core.actions.taking import each
 from osmo_ray.scheduler.core.entities import Amounts, Job, Queue, Task, cost_of, fits_in, minus, plus
-from osmo_ray.scheduler.core.gang import within_quota
+from osmo_ray.scheduler.core.gang import request, within_quota
 from osmo_ray.scheduler.core.session import Session
 from osmo_ray.scheduler.core.solver import Solved
 from osmo_ray.scheduler.core.victims import loses_core, protected, reclaim_minimum

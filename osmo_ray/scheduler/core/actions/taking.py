@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from osmo_ray.scheduler.core.actions.allocate import request, waiting
-from osmo_ray.scheduler.core.entities import Job
+from osmo_ray.scheduler.core.actions.allocate import waiting
+from osmo_ray.scheduler.core.entities import Job, Queue
+from osmo_ray.scheduler.core.gang import request
 from osmo_ray.scheduler.core.order import Line
 from osmo_ray.scheduler.core.session import Session
 from osmo_ray.scheduler.core.solver import Search, Solved
@@ -21,6 +22,9 @@ def each(
     jobs = waiting(session)
     line: Line[Job] = Line(jobs, session.capacity, request)
     failed: set[tuple[object, ...]] = set()
+    pending: dict[Queue, list[Job]] = {}
+    for job in jobs:
+        pending.setdefault(job.queue, []).append(job)
     tries = 0
     while line and (settings.tries is None or tries < settings.tries):
         job = line.pop()
@@ -28,6 +32,5 @@ def each(
         if mark in failed or not may(job):
             continue
         tries += 1
-        pending = [j for j in jobs if j.waiting]
         if not Search(session, job, prey(job), pending, valid).run() and settings.signatures:
             failed.add(mark)
