@@ -51,7 +51,11 @@ def allocate(size: int, jobs: int, queues: int = 1) -> Session:
 
 def reclaim(size: int) -> Session:
     """Every GPU runs a job of a queue without quota; one job of another asks for a tenth of all."""
-    queues = [QueueIn("all"), QueueIn("q0", "all", quota=(0, -1, -1)), QueueIn("q1", "all", 100, 1.0, (8.0 * size, -1, -1))]
+    queues = [
+        QueueIn("all"),
+        QueueIn("q0", "all", quota=(0, -1, -1)),
+        QueueIn("q1", "all", 100, 1.0, (8.0 * size, -1, -1)),
+    ]
     running = [job(f"r{i}", "q0", 1, node=[f"n{i // 8:05d}"], created=float(i)) for i in range(8 * size)]
     return Session(nodes(size), queues, [*running, job("large", "q1", 8, size // 10, created=1e9)])
 
@@ -111,11 +115,26 @@ def incremental() -> tuple[float, float, float]:
 def table(row: Callable[..., None]) -> None:
     """Print every figure with `row(what, ours, budget, beside)`."""
     row("allocate 500 jobs on 100 nodes", ms(timed(lambda: allocate(100, 500), ("allocate",))), "30 ms", "KAI ~86 ms")
-    row("allocate 200 jobs, 50 nodes, 20 queues", ms(timed(lambda: allocate(50, 200, 20), ("allocate",))), "", "KAI ~35 ms")
+    row(
+        "allocate 200 jobs, 50 nodes, 20 queues",
+        ms(timed(lambda: allocate(50, 200, 20), ("allocate",))),
+        "",
+        "KAI ~35 ms",
+    )
     for size in SIZES:
         budget = "400 ms" if size == 1000 else ""
-        row(f"reclaim one large job, {size} nodes", ms(timed(lambda s=size: reclaim(s), ("reclaim",))), budget, f"KAI {KAI_RECLAIM[size]}")
-    row("full cycle, 10,000 pending, 1,000 nodes, 200 queues", ms(timed(mixed, ALL)), "400 ms", "Ray's autoscaler 10-44 min")
+        row(
+            f"reclaim one large job, {size} nodes",
+            ms(timed(lambda s=size: reclaim(s), ("reclaim",))),
+            budget,
+            f"KAI {KAI_RECLAIM[size]}",
+        )
+    row(
+        "full cycle, 10,000 pending, 1,000 nodes, 200 queues",
+        ms(timed(mixed, ALL)),
+        "400 ms",
+        "Ray's autoscaler 10-44 min",
+    )
     built, changed, cycle = incremental()
     row("4,000 nodes, 140,000 tasks: build from nothing", ms(built), "", "KAI 2.2 s")
     row("  one job out and one in, and an idle cycle", ms(changed + cycle), "100 ms", "KAI 2.4 s")

@@ -56,7 +56,15 @@ def node(n: Row, devices: dict[str, int]) -> NodeIn:
     strategy = n.get("mig_strategy") or "none"
     gpu = 0 if strategy == "mixed" else n["gpu"]
     return NodeIn(
-        n["name"], gpu, n["cpu"], n["mem"], n.get("gpu_memory") or 100, extra, devices, n.get("labels", {}), sliced=strategy != "none"
+        n["name"],
+        gpu,
+        n["cpu"],
+        n["mem"],
+        n.get("gpu_memory") or 100,
+        extra,
+        devices,
+        n.get("labels", {}),
+        sliced=strategy != "none",
     )
 
 
@@ -255,7 +263,15 @@ def share(case: Row) -> Row:
 
 def claimant(q: Row, r: Row) -> Claimant:
     return Claimant(
-        q["name"], q["priority"], q["created"], r["quota"], r["limit"], r["weight"], r["request"], r["usage"], r["fair_share"]
+        q["name"],
+        q["priority"],
+        q["created"],
+        r["quota"],
+        r["limit"],
+        r["weight"],
+        r["request"],
+        r["usage"],
+        r["fair_share"],
     )
 
 

@@ -20,8 +20,9 @@ ACTIONS: Mapping[str, Callable[[Session], None]] = {
 }
 
 
-def run(session: Session, actions: Sequence[str] = tuple(ACTIONS)) -> None:
-    """Compute the shares, then act; what was decided is in the session's journal."""
-    session.share()
+def run(session: Session, actions: Sequence[str] = tuple(ACTIONS), shared: bool = False) -> None:
+    """Compute the shares, unless the caller has, then act; what was decided is in the session's journal."""
+    if not shared:
+        session.share()
     for name in actions:
         ACTIONS[name](session)

@@ -30,6 +30,15 @@ def room(array: NDArray[np.float64], kind: Kind) -> Mask:
     return fits if fits is not None else np.ones(array.shape[1], dtype=bool)
 
 
+def beside(session: Session, tasks: Sequence[Task], mask: Mask | None) -> Mask:
+    """Where all of these fit together, by plain amounts."""
+    need = np.sum([t.kind.need for t in tasks], axis=0)
+    fits: Mask = (session.nodes.future >= need[:, None]).all(axis=0)
+    for kind in {t.kind for t in tasks}:
+        fits &= kind.allowed
+    return fits if mask is None else fits & mask
+
+
 def find(session: Session, task: Task, mask: Mask | None, points: NDArray[np.float64] | None) -> Place | None:
     """The best place for a task among the nodes of the mask, or None."""
     kind, nodes = task.kind, session.nodes

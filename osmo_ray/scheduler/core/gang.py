@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from osmo_ray.scheduler.core import status as st
 from osmo_ray.scheduler.core.entities import INFINITE, Amounts, Job, PodSet, Task, cost_of, fits_in, plus
-from osmo_ray.scheduler.core.fit import find
+from osmo_ray.scheduler.core.fit import beside, find
 from osmo_ray.scheduler.core.inputs import GroupIn, Near, PodSetIn
 from osmo_ray.scheduler.core.session import Session
 from osmo_ray.scheduler.core.topology import Choice, Mask, choices
@@ -90,7 +90,9 @@ def place_job(session: Session, job: Job, tasks: Sequence[Task], mask: Mask | No
     mark = len(session.journal)
     inside = _Anywhere(mask)
     if job.plain:
-        placed = all(_place_task(session, task, inside, virtual) for task in tasks)
+        placed = (session.settings.together and _place_together(session, job, tasks, mask, virtual)) or all(
+            _place_task(session, task, inside, virtual) for task in tasks
+        )
     else:
         placed = _place_group(session, job, job.given.tree, tasks, inside, virtual)
     if not placed:
@@ -99,6 +101,27 @@ def place_job(session: Session, job: Job, tasks: Sequence[Task], mask: Mask | No
     if not virtual:
         _wait_together(session, job, tasks)
     return True
+
+
+def _place_together(session: Session, job: Job, tasks: Sequence[Task], mask: Mask | None, virtual: bool) -> bool:
+    """All on one node that has room for the sum: where members run already, else the fullest."""
+    near = {t.kept for t in job.tasks if t.kept >= 0}
+    if len(tasks) == 1 and not near:
+        return False
+    fits = beside(session, tasks, mask)
+    wanted = np.zeros_like(fits)
+    wanted[list(near)] = True
+    if near and not (fits & wanted).any():
+        return False
+    fits = fits & wanted if near else fits
+    mark = len(session.journal)
+    for node in np.flatnonzero(fits)[np.argsort(session.nodes.future[0, fits], kind="stable")][:1]:
+        only = np.zeros_like(fits)
+        only[node] = True
+        if all(_place_task(session, task, _Anywhere(only), virtual) for task in tasks):
+            return True
+    session.undo(mark)
+    return False
 
 
 def _wait_together(session: Session, job: Job, tasks: Sequence[Task]) -> None:

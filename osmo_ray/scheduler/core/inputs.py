@@ -159,6 +159,8 @@ class Settings:
     spread_shared: bool = False
     shared_first: bool = True
     """Prefer nodes where a part of a GPU fits beside others."""
+    together: bool = False
+    """Try to keep a gang on one node, or beside its members that run, before spreading it."""
     victims_per_move: int | None = 16
     """Most tasks that one consolidation may move; None: no bound, 0: never."""
     count_moved: bool = False

@@ -157,7 +157,7 @@ class Line(Generic[M]):
             return
         for queue in leaf.path:
             heap = self._heaps[queue.parent]
-            if queue.children and not self._heaps.get(queue) or not queue.children and not self._jobs[queue]:
+            if (queue.children and not self._heaps.get(queue)) or (not queue.children and not self._jobs[queue]):
                 self._drop(heap, queue)
             else:
                 self._rekey(heap, queue)

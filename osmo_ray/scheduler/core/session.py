@@ -7,6 +7,7 @@ decision is a stretch of the journal: kept, or undone by walking it backwards. N
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from osmo_ray.scheduler.core import status as st
 from osmo_ray.scheduler.core.entities import INFINITE, MICRO, Job, Kind, PodSet, Queue, Task
@@ -18,6 +19,16 @@ from osmo_ray.scheduler.core.topology import Tree
 Entry = tuple[Task, int, int, int, tuple[str, ...], tuple[str, ...]]
 
 
+@dataclass(frozen=True, slots=True)
+class Deal:
+    """Who made room for whom, and by which action: tasks that go, tasks that move."""
+
+    action: str
+    job: Job
+    gone: tuple[Task, ...]
+    moved: tuple[Task, ...]
+
+
 def pod_sets_of(group: GroupIn) -> Iterable[PodSet]:
     for given in group.pod_sets:
         yield PodSet(given.name, given.minimum)
@@ -27,9 +38,7 @@ def pod_sets_of(group: GroupIn) -> Iterable[PodSet]:
 
 def constrained(group: GroupIn) -> bool:
     """Whether a topology has a say anywhere in the tree."""
-    return bool(
-        group.near or any(p.near for p in group.pod_sets) or any(constrained(g) for g in group.groups)
-    )
+    return bool(group.near or any(p.near for p in group.pod_sets) or any(constrained(g) for g in group.groups))
 
 
 class Session:
@@ -63,6 +72,7 @@ class Session:
         """Jobs with tasks in place that stay."""
         self.short: dict[Job, None] = {}
         """Jobs with something in place, but less than a minimum."""
+        self.deals: list[Deal] = []
         self.companions: list[Task] = []
         """Tasks that a pod affinity may look at."""
         for job in jobs:
@@ -179,7 +189,13 @@ class Session:
     # moves ----------------------------------------------------------------------------------------------------------
 
     def move(
-        self, task: Task, status: int, held: int, kept: int, held_on: tuple[str, ...] = (), kept_on: tuple[str, ...] = ()
+        self,
+        task: Task,
+        status: int,
+        held: int,
+        kept: int,
+        held_on: tuple[str, ...] = (),
+        kept_on: tuple[str, ...] = (),
     ) -> None:
         """Change a task and note how it was."""
         self.journal.append((task, task.status, task.held, task.kept, task.held_on, task.kept_on))
@@ -263,8 +279,13 @@ class Session:
         """Take back every move since `mark` (a length of the journal)."""
         journal = self.journal
         while len(journal) > mark:
-            task, *was = journal.pop()
-            self._set(task, *was)
+            task, status, held, kept, held_on, kept_on = journal.pop()
+            self._set(task, status, held, kept, held_on, kept_on)
+
+    def reset(self) -> None:
+        """Take back a whole cycle, so that what really happened can be told instead."""
+        self.undo(0)
+        self.deals.clear()
 
 
 def _unit(value: float, resource: int) -> int:

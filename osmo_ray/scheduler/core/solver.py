@@ -54,27 +54,28 @@ class Search:
         self.before = {q: list(q.held) for q in session.queues.values()}
         self.firm = {q: list(q.firm) for q in session.queues.values()}
 
-    def run(self) -> bool:
+    def run(self) -> Solved | None:
         """Make room and place the job; on failure nothing has changed."""
         session, tasks, stayed = self.session, chunk(self.job), self.job.stays
         mark = len(session.journal)
-        if sweepable(self.job, tasks) and self._sweep(tasks):
-            return True
+        solved = self._sweep(tasks) if sweepable(self.job, tasks) else None
+        if solved is not None:
+            return solved
         recorded: list[Task] = []
         for count in range(1, len(tasks) + 1):
             solved = self._prefix(tasks[:count], recorded)
             if solved is None:
                 session.undo(mark)
-                return False
+                return None
             recorded = [*solved.gone, *solved.moved]
             if count < len(tasks):
                 session.undo(mark)
         if self.job.satisfied and self.job.stays > stayed:
-            return True
+            return solved
         session.undo(mark)
-        return False
+        return None
 
-    def _sweep(self, tasks: Sequence[Task]) -> bool:
+    def _sweep(self, tasks: Sequence[Task]) -> Solved | None:
         """Equal tasks that each fit one node: one walk over the victims finds the nodes, one simulation proves them.
 
         Going from one task to the next, the search below would only walk again over what it has seen, and stop where
@@ -86,7 +87,7 @@ class Search:
         for unit in units(self.session, self.prey, set()) if not hope() else ():
             task = unit[0]
             if len(unit) > 1:
-                return False
+                return None
             waiting = by_node.setdefault(task.node, [])
             waiting.append(task)
             before = hope.sum
@@ -96,7 +97,7 @@ class Search:
                 waiting.clear()
                 if hope():
                     break
-        return hope() and bool(victims) and self._try(tasks, victims) is not None
+        return self._try(tasks, victims) if victims and hope() else None
 
     def _prefix(self, tasks: Sequence[Task], recorded: Sequence[Task]) -> Solved | None:
         hopeful = Hope(self.session, tasks, recorded)
@@ -170,7 +171,14 @@ class Search:
 def sweepable(job: Job, tasks: Sequence[Task]) -> bool:
     """Whether a chunk is more than one of the same, and needs whole GPUs."""
     kind = tasks[0].kind if tasks else None
-    return kind is not None and len(tasks) > 1 and job.plain and kind.plain and kind.gpus > 0 and {t.kind for t in tasks} == {kind}
+    return (
+        kind is not None
+        and len(tasks) > 1
+        and job.plain
+        and kind.plain
+        and kind.gpus > 0
+        and {t.kind for t in tasks} == {kind}
+    )
 
 
 def relevant(pending: Mapping[Queue, Sequence[Job]], waiting: set[Job]) -> Iterator[Job]:

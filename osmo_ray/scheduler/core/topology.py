@@ -62,7 +62,9 @@ class Choice:
     points: NDArray[np.float64] | None = None
 
 
-def choices(tree: Tree, near: Near, tasks: Sequence[Task], running: Sequence[int], nodes: Nodes, mask: Mask) -> list[Choice]:
+def choices(
+    tree: Tree, near: Near, tasks: Sequence[Task], running: Sequence[int], nodes: Nodes, mask: Mask
+) -> list[Choice]:
     """Node sets for these tasks, best first; `running` are nodes where the group runs already."""
     required, preferred = tree.depth(near.required), tree.depth(near.preferred)
     if (near.required and required < 0) or (near.preferred and preferred < 0):
@@ -78,7 +80,9 @@ def choices(tree: Tree, near: Near, tasks: Sequence[Task], running: Sequence[int
     for level in range(finest, top - 1, -1):
         for domain in ordered[level]:
             if room.fits(domain) and (inside is None or np.isin(domain.nodes, inside).all()):
-                found.append(Choice(_mask(domain, mask), _points(domain, preferred, room, len(mask)) if near.preferred else None))
+                found.append(
+                    Choice(_mask(domain, mask), _points(domain, preferred, room, len(mask)) if near.preferred else None)
+                )
     return found
 
 
@@ -150,7 +154,7 @@ class _Room:
 
 
 def _with_parts(nodes: Nodes) -> NDArray[np.float64]:
-    free = np.maximum(nodes.future[GPU], 0)
+    free: NDArray[np.float64] = np.maximum(nodes.future[GPU], 0)
     for i, table in enumerate(nodes.shared):
         if table:
             free[i] += sum(1 - t[1] / nodes.memory[i] for t in table.values() if t[1] > 0)

@@ -60,7 +60,7 @@ class Prey:
 
 
 def takeable(job: Job) -> list[Task]:
-    """Tasks of a job that have a place and have not been asked to go; one that was given its place just now keeps it."""
+    """Tasks that have a place and have not been asked to go; one that was given its place just now keeps it."""
     return [t for t in job.tasks if st.STAYS[t.status] and t.status != st.ALLOCATED]
 
 

@@ -26,4 +26,4 @@ def consolidation(session: Session) -> None:
     def valid(solved: Solved) -> bool:
         return not solved.gone and (bound is None or len(solved.moved) <= bound)
 
-    each(session, may, prey, valid, across=True)
+    each(session, "consolidation", may, prey, valid, across=True)

@@ -30,4 +30,4 @@ def preempt(session: Session) -> None:
     def valid(solved: Solved) -> bool:
         return not loses_core(solved.gone, lambda j: preempt_minimum(j.queue), session)
 
-    each(session, may, prey, valid)
+    each(session, "preempt", may, prey, valid)

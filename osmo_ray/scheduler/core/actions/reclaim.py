@@ -29,11 +29,9 @@ def reclaim(session: Session) -> None:
 
     def valid(solved: Solved) -> bool:
         taker = solved.job.queue
-        return fair(session, solved) and not loses_core(
-            solved.gone, lambda j: reclaim_minimum(taker, j.queue), session
-        )
+        return fair(session, solved) and not loses_core(solved.gone, lambda j: reclaim_minimum(taker, j.queue), session)
 
-    each(session, may, prey, valid)
+    each(session, "reclaim", may, prey, valid)
 
 
 def level(taker: Queue, victim: Queue) -> tuple[Queue, Queue]:
@@ -106,9 +104,7 @@ def _siblings(session: Session, queue: Queue) -> Sequence[Queue]:
     return [q for q in family if q is not queue]
 
 
-def _poorer(
-    session: Session, taker: Queue, other: Queue, ours: Amounts, theirs: Amounts, used: Sequence[bool]
-) -> bool:
+def _poorer(session: Session, taker: Queue, other: Queue, ours: Amounts, theirs: Amounts, used: Sequence[bool]) -> bool:
     """Whether the taker stays below the sibling it took from, in every resource involved."""
     for r in range(3):
         if not used[r]:

@@ -8,14 +8,19 @@ from osmo_ray.scheduler.core.actions.allocate import waiting
 from osmo_ray.scheduler.core.entities import Job, Queue
 from osmo_ray.scheduler.core.gang import request
 from osmo_ray.scheduler.core.order import Line
-from osmo_ray.scheduler.core.session import Session
+from osmo_ray.scheduler.core.session import Deal, Session
 from osmo_ray.scheduler.core.solver import Search, Solved
 
 Prey = Callable[[Job], Sequence[Job]]
 
 
 def each(
-    session: Session, may: Callable[[Job], bool], prey: Prey, valid: Callable[[Solved], bool], across: bool = False
+    session: Session,
+    action: str,
+    may: Callable[[Job], bool],
+    prey: Prey,
+    valid: Callable[[Solved], bool],
+    across: bool = False,
 ) -> None:
     """Search room for every job that may take. With signatures on, an equal job of the queue that failed is enough."""
     settings = session.settings
@@ -28,9 +33,12 @@ def each(
     tries = 0
     while line and (settings.tries is None or tries < settings.tries):
         job = line.pop()
-        mark = (job.signature if across else (job.queue.index, job.given.priority, job.signature))
+        mark = job.signature if across else (job.queue.index, job.given.priority, job.signature)
         if mark in failed or not may(job):
             continue
         tries += 1
-        if not Search(session, job, prey(job), pending, valid).run() and settings.signatures:
+        solved = Search(session, job, prey(job), pending, valid).run()
+        if solved is not None:
+            session.deals.append(Deal(action, job, solved.gone, solved.moved))
+        elif settings.signatures:
             failed.add(mark)
