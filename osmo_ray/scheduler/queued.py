@@ -7,13 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from osmo_ray.scheduler.core import status as st
 from osmo_ray.scheduler.core.cycle import run
 from osmo_ray.scheduler.core.entities import INFINITE, MICRO
 from osmo_ray.scheduler.core.entities import Job as CoreJob
-from osmo_ray.scheduler.core.gang import place_job, upcoming
 from osmo_ray.scheduler.core.inputs import (
     Ask,
     GroupIn,
@@ -42,7 +39,6 @@ def plan_with_queues(snapshot: Snapshot) -> Plan:
     session = open_session(snapshot)
     session.share()
     standings = tuple(_standing(session, q.name) for q in snapshot.queues)
-    _keep_promises(session, jobs)
     run(session, shared=True)
     place: dict[Key, Mapping[str, str]] = {}
     reserve: dict[Key, Mapping[str, str]] = {}
@@ -105,7 +101,17 @@ def _job(job: Job) -> JobIn:
     tasks += [TaskIn(s.need.uuid, _ask(s.need), st.RELEASING if s.leaving else st.RUNNING, s.node) for s in job.seats]
     near = job.nearness and Near(job.nearness.topology, job.nearness.required, job.nearness.preferred)
     whole = GroupIn("", near or None, (PodSetIn("default", len(tasks)),))
-    return JobIn(_name(job), job.queue, tuple(tasks), job.priority, not job.firm, job.rank[1], job.started, tree=whole)
+    return JobIn(
+        _name(job),
+        job.queue,
+        tuple(tasks),
+        job.priority,
+        not job.firm,
+        job.rank[1],
+        job.started,
+        tree=whole,
+        promised=frozenset(job.reserved.values()),
+    )
 
 
 def _ask(need: Need) -> Ask:
@@ -117,16 +123,6 @@ def _ask(need: Need) -> Ask:
     return Ask(
         amount.gpu, round(amount.cpu * 1000), amount.memory, extra=extra, where=tuple(where), tolerates=need.tolerates
     )
-
-
-def _keep_promises(session: Session, jobs: Mapping[str, Job]) -> None:
-    """Groups that were promised places come first, so that what was freed for them is not taken by others."""
-    for core in list(session.jobs.values()):
-        reserved = jobs[core.name].reserved
-        if reserved and core in session.open:
-            mask = np.zeros(session.nodes.count, dtype=bool)
-            mask[[session.nodes.index[n] for n in reserved.values() if n in session.nodes.index]] = True
-            place_job(session, core, upcoming(core)[0], mask, False)
 
 
 def _evictions(session: Session, jobs: Mapping[str, Job]) -> tuple[Eviction, ...]:

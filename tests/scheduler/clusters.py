@@ -10,6 +10,7 @@ from osmo_ray.scheduler.core.inputs import Ask, GroupIn, JobIn, NodeIn, PodSetIn
 from osmo_ray.scheduler.core.session import Session
 
 EXACT = Settings(victims_per_move=None, grace=0.0, signatures=False, scenarios=1_000_000)
+Promised = dict[str, frozenset[str]]
 NAMES = {"Pending": status.PENDING, "Running": status.RUNNING}
 
 
@@ -63,18 +64,18 @@ def run_where_it_fits(w: plain.World, job: plain.J) -> None:
         t.status, t.node, t.was = "Running", node, "Running"
 
 
-def session(w: plain.World, settings: Settings = EXACT) -> Session:
+def session(w: plain.World, settings: Settings = EXACT, promised: Promised | None = None) -> Session:
     nodes = [NodeIn(n, g, c, m) for n, (g, c, m) in w.nodes.items()]
     queues = [QueueIn(q.name, q.parent, q.priority, q.created, q.quota, q.limit, q.weight) for q in w.queues.values()]
-    return Session(nodes, queues, [job_in(j) for j in w.jobs.values()], settings=settings, now=1000.0)
+    return Session(nodes, queues, [job_in(j, promised) for j in w.jobs.values()], settings=settings, now=1000.0)
 
 
-def job_in(j: plain.J) -> JobIn:
+def job_in(j: plain.J, promised: Promised | None = None) -> JobIn:
     tasks = tuple(
         TaskIn(t.name, Ask(gpu=t.need[0], cpu=t.need[1], memory=t.need[2]), NAMES[t.status], t.node) for t in j.tasks
     )
     tree = GroupIn(pod_sets=(PodSetIn("default", j.minimum),))
-    return JobIn(j.name, j.queue, tasks, j.priority, j.preemptible, -float(j.age), tree=tree)
+    return JobIn(j.name, j.queue, tasks, j.priority, j.preemptible, -float(j.age), tree=tree, promised=(promised or {}).get(j.name, frozenset()))
 
 
 def settle(w: plain.World, s: Session) -> plain.World:
@@ -86,6 +87,13 @@ def settle(w: plain.World, s: Session) -> plain.World:
             t.status, t.node, t.home = ("Running", s.nodes.names[now.held], None) if runs else ("Pending", None, None)
             t.was = t.status
     return w
+
+
+def promises(s: Session) -> Promised:
+    """For whom room was made, and where."""
+    return {
+        d.job.name: frozenset(s.nodes.names[t.kept] for t in d.job.tasks if t.status == status.PIPELINED) for d in s.deals
+    }
 
 
 def states(s: Session) -> dict[str, tuple[str, str | None]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from osmo_ray.scheduler.core.actions.allocate import allocate
+from osmo_ray.scheduler.core.actions.allocate import allocate, keep_promises
 from osmo_ray.scheduler.core.actions.consolidation import consolidation
 from osmo_ray.scheduler.core.actions.preempt import preempt
 from osmo_ray.scheduler.core.actions.reclaim import reclaim
@@ -24,5 +24,6 @@ def run(session: Session, actions: Sequence[str] = tuple(ACTIONS), shared: bool 
     """Compute the shares, unless the caller has, then act; what was decided is in the session's journal."""
     if not shared:
         session.share()
+    keep_promises(session)
     for name in actions:
         ACTIONS[name](session)

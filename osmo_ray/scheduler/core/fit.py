@@ -90,7 +90,7 @@ def _find_shared(
         return None
     node = _best(session, task, fits, now, points, joins)
     names, free = found[node]
-    return node, tuple(n or session.nodes.fresh() for n in names), free
+    return node, tuple(n or session.nodes.fresh(node) for n in names), free
 
 
 def _best(
@@ -124,17 +124,17 @@ def gpus_for(session: Session, task: Task, node: int) -> tuple[tuple[str, ...], 
     if mib > size:
         return None
     offers: list[tuple[float, int, str, bool]] = []
-    for i, (name, taken) in enumerate(nodes.shared[node].items()):
+    for name, taken in sorted(nodes.shared[node].items()):
         if taken[LATER] > 0 and size - taken[LATER] >= mib:
             full = taken[LATER] / size
             now = taken[NOW] > 0 and size - taken[NOW] >= mib
-            offers.append((full if session.settings.spread_shared else -full, i, name, now))
+            offers.append((full if session.settings.spread_shared else -full, 0, name, now))
     fresh = math.floor(nodes.future[GPU, node])
     idle = math.floor(nodes.idle[GPU, node])
     whole = -1.0 if session.settings.spread_shared else 1.0
     own = _emptied(session, task, node)
     names = [*own, *[""] * kind.ask.devices]
-    offers += [(whole, 1000 + i, names[i], not names[i] and i < idle) for i in range(min(fresh, kind.ask.devices))]
+    offers += [(whole, 1 + i, names[i], not names[i] and i < idle) for i in range(min(fresh, kind.ask.devices))]
     if len(offers) < kind.ask.devices:
         return None
     chosen = sorted(offers)[: kind.ask.devices]

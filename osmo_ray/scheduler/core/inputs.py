@@ -136,6 +136,8 @@ class JobIn:
     started: float | None = None
     stale: float | None = None
     tree: GroupIn = GroupIn()
+    promised: frozenset[str] = frozenset()
+    """Nodes that an earlier cycle made others leave for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,10 +112,13 @@ class Nodes:
             if slices_of(name):
                 self.total[row, node] = self.idle[row, node] = self.future[row, node] = 0
 
-    def fresh(self) -> str:
-        """A name for a GPU that is shared from now on."""
-        self._fresh += 1
-        return f"new-{self._fresh}"
+    def fresh(self, node: int) -> str:
+        """A name for a GPU of this node that is shared from now on, unlike any that is in use there."""
+        while True:
+            self._fresh += 1
+            name = f"new-{self._fresh}"
+            if name not in self.shared[node]:
+                return name
 
     def need_mib(self, kind: Kind, node: int) -> int:
         """MiB of one GPU of this node that a part of a GPU takes."""

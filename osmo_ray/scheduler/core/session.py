@@ -161,7 +161,7 @@ class Session:
             return
         groups = given.shared if task.kind.shared else ()
         if task.kind.shared and not groups and st.USES[state]:
-            groups = tuple(self.nodes.fresh() for _ in range(given.ask.devices))
+            groups = tuple(self.nodes.fresh(node) for _ in range(given.ask.devices))
         held, kept = (node if st.HOLDS[state] else -1), (node if st.STAYS[state] else -1)
         self._set(task, state, held, kept, groups if held >= 0 else (), groups if kept >= 0 else (), False)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from osmo_ray.scheduler.core.entities import Job
 from osmo_ray.scheduler.core.gang import chunk, place_job, request, upcoming, within_bounds
 from osmo_ray.scheduler.core.order import Line
@@ -11,6 +13,14 @@ from osmo_ray.scheduler.core.session import Session, constrained
 def waiting(session: Session) -> list[Job]:
     """Jobs that may start something."""
     return sorted((j for j in session.open if j.ready), key=lambda j: j.index)
+
+
+def keep_promises(session: Session) -> None:
+    """Serve first whom room was made for, on those nodes; otherwise others would take it, and the same again."""
+    for job in waiting(session):
+        if job.given.promised:
+            mask = np.array([n in job.given.promised for n in session.nodes.names], dtype=bool)
+            place_job(session, job, upcoming(job)[0], mask, False)
 
 
 def allocate(session: Session) -> None:
