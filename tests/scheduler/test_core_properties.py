@@ -14,7 +14,7 @@ from osmo_ray.scheduler.core.entities import INFINITE
 from osmo_ray.scheduler.core.inputs import Ask, JobIn, NodeIn, QueueIn, Settings, TaskIn
 from osmo_ray.scheduler.core.session import Session
 
-often = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+often = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def within_bounds(s: Session) -> None:

@@ -188,6 +188,13 @@ class Line(Generic[M]):
         """Put a job that was popped back into its place."""
         insort(self._jobs[job.queue], (job_key(job, self._reverse), job), key=_rank)
 
+    def changed(self) -> None:
+        """Queues beside the path of the last pop have changed too: key them all anew."""
+        self._stale = None
+        self._jobs = {leaf: line for leaf, line in self._jobs.items() if line}
+        self._heaps = {}
+        self._build()
+
     def take(self, job: M, cost: Sequence[int]) -> None:
         """Count something of a job as taken, which changes the order of who is taken from next."""
         for queue in job.queue.path:

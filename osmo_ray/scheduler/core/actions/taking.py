@@ -40,5 +40,6 @@ def each(
         solved = Search(session, job, prey(job), pending, valid).run()
         if solved is not None:
             session.deals.append(Deal(action, job, solved.gone, solved.moved))
+            line.changed()
         elif settings.signatures:
             failed.add(mark)
