@@ -12,6 +12,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 from osmo_ray.scheduler.core import status as st
@@ -28,6 +29,7 @@ def nodes(count: int, gpu: int = 8) -> list[NodeIn]:
     return [NodeIn(f"n{i:05d}", gpu, 128_000, 1024 * GIB) for i in range(count)]
 
 
+@lru_cache
 def ask(gpu: int) -> Ask:
     return Ask(gpu=gpu, cpu=1000 * max(gpu, 1), memory=GIB * max(gpu, 1))
 
@@ -61,7 +63,7 @@ def reclaim(size: int) -> Session:
 
 
 def mixed(size: int = 1000, pending: int = 10_000, running: int = 8_000, queues: int = 200) -> Session:
-    """Gangs of 1 to 16 of 1 to 8 GPUs waiting; most GPUs taken by work of half of the queues."""
+    """Gangs of 1 to 16 of 1 to 8 GPUs waiting; most GPUs taken by work of half of the queues; a quarter of the GPUs is free."""
     made = flat(queues, quota=8.0 * size / queues)
     jobs: list[JobIn] = []
     shapes = [(1, 1), (1, 4), (2, 2), (4, 4), (8, 1), (8, 2), (1, 16), (2, 8)]
@@ -73,7 +75,7 @@ def mixed(size: int = 1000, pending: int = 10_000, running: int = 8_000, queues:
         jobs.append(job(f"p{number}", f"q{number % queues}", gpu, members, priority=priority, created=float(number)))
         left, number = left - members, number + 1
     for i in range(running):
-        jobs.append(job(f"r{i}", f"q{i % (queues // 2)}", 1, node=[f"n{i % size:05d}"], created=-1.0 - i))
+        jobs.append(job(f"r{i}", f"q{i % (queues // 2)}", int(i < 6 * size), node=[f"n{i // 8 % size:05d}"], created=-1.0 - i))
     return Session(nodes(size), made, jobs, settings=Settings(tries=20, scenarios=20))
 
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from osmo_ray.scheduler.core import status as st
 from osmo_ray.scheduler.core.entities import INFINITE, MICRO, Job, Kind, PodSet, Queue, Task
 from osmo_ray.scheduler.core.inputs import Ask, ClaimIn, GroupIn, JobIn, NodeIn, QueueIn, Settings, TaskIn
@@ -73,6 +76,12 @@ class Session:
         self.short: dict[Job, None] = {}
         """Jobs with something in place, but less than a minimum."""
         self.deals: list[Deal] = []
+        self.moves = 0
+        """Grows with every decision that stands and every job that comes or goes."""
+        self.evictable: tuple[int, NDArray[np.float64]] | None = None
+        self.runtimes = any(
+            q.preempt_min_runtime is not None or q.reclaim_min_runtime is not None for q in queues
+        )
         self.companions: list[Task] = []
         """Tasks that a pod affinity may look at."""
         for job in jobs:
@@ -140,6 +149,7 @@ class Session:
         job.signature = self._signature(job)
         job.plain = not given.tree.groups and not constrained(given.tree)
         self._track(job)
+        self.moves += 1
         self.jobs[job.name] = job
 
     def _enter(self, job: Job, given: TaskIn, i: int) -> None:
@@ -174,6 +184,7 @@ class Session:
     def remove(self, name: str) -> None:
         """Forget a job and free what it holds."""
         job = self.jobs.pop(name)
+        self.moves += 1
         for task in job.tasks:
             if task.status == st.PENDING:
                 self._ask(job, task.kind, -1)
@@ -285,6 +296,7 @@ class Session:
     def reset(self) -> None:
         """Take back a whole cycle, so that what really happened can be told instead."""
         self.undo(0)
+        self.moves += 1
         self.deals.clear()
 
 

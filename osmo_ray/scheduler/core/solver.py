@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from osmo_ray.scheduler.core import status as st
 from osmo_ray.scheduler.core.entities import Amounts, Job, Queue, Task, cost_of
@@ -19,7 +20,7 @@ from osmo_ray.scheduler.core.gang import chunk, place_job, request
 from osmo_ray.scheduler.core.order import Line
 from osmo_ray.scheduler.core.session import Session
 from osmo_ray.scheduler.core.topology import Mask
-from osmo_ray.scheduler.core.victims import units
+from osmo_ray.scheduler.core.victims import takeable, units
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,13 @@ class Search:
         self,
         session: Session,
         job: Job,
-        prey: Sequence[Job],
+        prey: Callable[[Job], Sequence[Job]],
         pending: Mapping[Queue, Sequence[Job]],
         valid: Validate,
     ) -> None:
-        self.session, self.job, self.prey, self.valid = session, job, prey, valid
+        self.session, self.job, self.valid = session, job, valid
+        self._find = prey
+        self.prey: Sequence[Job] = ()
         self.pending = pending
         self.left = session.settings.scenarios
         self.before = {q: list(q.held) for q in session.queues.values()}
@@ -58,6 +61,9 @@ class Search:
         """Make room and place the job; on failure nothing has changed."""
         session, tasks, stayed = self.session, chunk(self.job), self.job.stays
         mark = len(session.journal)
+        if not tasks or not Hope(session, tasks, ()).at_most(evictable(session)):
+            return None
+        self.prey = self._find(self.job)
         solved = self._sweep(tasks) if sweepable(self.job, tasks) else None
         if solved is not None:
             return solved
@@ -168,6 +174,18 @@ class Search:
         return self.job not in waiting
 
 
+def evictable(session: Session) -> NDArray[np.float64]:
+    """GPUs per node that any victim could free; remembered until something moves."""
+    if session.evictable is None or session.evictable[0] != session.moves:
+        found = np.zeros(session.nodes.count)
+        for job in session.active:
+            if job.preemptible:
+                for task in takeable(job):
+                    found[task.node] += task.kind.gpus
+        session.evictable = (session.moves, found)
+    return session.evictable[1]
+
+
 def sweepable(job: Job, tasks: Sequence[Task]) -> bool:
     """Whether a chunk is more than one of the same, and needs whole GPUs."""
     kind = tasks[0].kind if tasks else None
@@ -220,6 +238,13 @@ class Hope:
                 self.fits[node] = new
             else:
                 self.sum += task.kind.gpus
+
+    def at_most(self, more: NDArray[np.float64]) -> bool:
+        """Whether there would be hope with all of this freed."""
+        free = self.free + more
+        if self.alike:
+            return bool(np.floor((free + 1e-6) / self.each).clip(0).sum() >= self.count)
+        return bool(free.sum() + 1e-6 >= sum(self.asked) and free.max() + 1e-6 >= self.asked[0])
 
     def __call__(self) -> bool:
         if self.alike:

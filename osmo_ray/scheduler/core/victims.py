@@ -83,7 +83,7 @@ def units(session: Session, jobs: Iterable[Job], recorded: set[Task]) -> Iterato
 
 def protected(session: Session, job: Job, minimum: float | None) -> bool:
     """Whether a job is younger than its minimum runtime."""
-    started = job.given.started
+    started = job.given.started if session.runtimes else None
     return minimum is not None and started is not None and session.now - started < minimum
 
 

@@ -25,6 +25,7 @@ def keep_promises(session: Session) -> None:
 
 def allocate(session: Session) -> None:
     """Place jobs in order. Nothing becomes free meanwhile, so what has no room once is not tried again."""
+    session.moves += 1
     line: Line[Job] = Line(waiting(session), session.capacity, request)
     refused: set[tuple[object, ...]] = set()
     while line:

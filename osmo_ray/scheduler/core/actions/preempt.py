@@ -24,7 +24,7 @@ def preempt(session: Session) -> None:
             if j.queue is job.queue
             and j.preemptible
             and j.given.priority < job.given.priority
-            and (j.gang_state() == 2 or not protected(session, j, least))
+            and (not session.runtimes or j.gang_state() == 2 or not protected(session, j, least))
         ]
 
     def valid(solved: Solved) -> bool:

@@ -24,7 +24,7 @@ def reclaim(session: Session) -> None:
             for j in session.active
             if j.queue is not job.queue
             and j.preemptible
-            and (j.gang_state() == 2 or not protected(session, j, reclaim_minimum(job.queue, j.queue)))
+            and (not session.runtimes or j.gang_state() == 2 or not protected(session, j, reclaim_minimum(job.queue, j.queue)))
         ]
 
     def valid(solved: Solved) -> bool:

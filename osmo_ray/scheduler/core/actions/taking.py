@@ -37,9 +37,10 @@ def each(
         if mark in failed or not may(job):
             continue
         tries += 1
-        solved = Search(session, job, prey(job), pending, valid).run()
+        solved = Search(session, job, prey, pending, valid).run()
         if solved is not None:
             session.deals.append(Deal(action, job, solved.gone, solved.moved))
+            session.moves += 1
             line.changed()
         elif settings.signatures:
             failed.add(mark)
