@@ -75,7 +75,9 @@ def mixed(size: int = 1000, pending: int = 10_000, running: int = 8_000, queues:
         jobs.append(job(f"p{number}", f"q{number % queues}", gpu, members, priority=priority, created=float(number)))
         left, number = left - members, number + 1
     for i in range(running):
-        jobs.append(job(f"r{i}", f"q{i % (queues // 2)}", int(i < 6 * size), node=[f"n{i // 8 % size:05d}"], created=-1.0 - i))
+        jobs.append(
+            job(f"r{i}", f"q{i % (queues // 2)}", int(i < 6 * size), node=[f"n{i // 8 % size:05d}"], created=-1.0 - i)
+        )
     return Session(nodes(size), made, jobs, settings=Settings(tries=20, scenarios=20))
 
 

@@ -35,7 +35,9 @@ def queue(draw, name: str, parent: str | None, created: int) -> plain.Q:
     quota = draw(st.sampled_from([-1, 0, 1, 2, 3, 4]))
     limit = draw(st.sampled_from([-1, -1, -1, 2, 4, 6]))
     weight = draw(st.sampled_from([0, 1, 1, 2]))
-    return plain.Q(name, parent, draw(st.sampled_from([100, 100, 101])), created, (quota, -1, -1), (limit, -1, -1), (weight, 1, 1))
+    return plain.Q(
+        name, parent, draw(st.sampled_from([100, 100, 101])), created, (quota, -1, -1), (limit, -1, -1), (weight, 1, 1)
+    )
 
 
 def add_job(draw, w: plain.World, i: int, queues: int) -> None:
@@ -75,7 +77,16 @@ def job_in(j: plain.J, promised: Promised | None = None) -> JobIn:
         TaskIn(t.name, Ask(gpu=t.need[0], cpu=t.need[1], memory=t.need[2]), NAMES[t.status], t.node) for t in j.tasks
     )
     tree = GroupIn(pod_sets=(PodSetIn("default", j.minimum),))
-    return JobIn(j.name, j.queue, tasks, j.priority, j.preemptible, -float(j.age), tree=tree, promised=(promised or {}).get(j.name, frozenset()))
+    return JobIn(
+        j.name,
+        j.queue,
+        tasks,
+        j.priority,
+        j.preemptible,
+        -float(j.age),
+        tree=tree,
+        promised=(promised or {}).get(j.name, frozenset()),
+    )
 
 
 def settle(w: plain.World, s: Session) -> plain.World:
@@ -92,7 +103,8 @@ def settle(w: plain.World, s: Session) -> plain.World:
 def promises(s: Session) -> Promised:
     """For whom room was made, and where."""
     return {
-        d.job.name: frozenset(s.nodes.names[t.kept] for t in d.job.tasks if t.status == status.PIPELINED) for d in s.deals
+        d.job.name: frozenset(s.nodes.names[t.kept] for t in d.job.tasks if t.status == status.PIPELINED)
+        for d in s.deals
     }
 
 

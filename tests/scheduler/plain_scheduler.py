@@ -67,9 +67,7 @@ class World:
         return [j for j in self.jobs.values() if queue in [q.name for q in self.path(j.queue)]]
 
     def held(self, queue: str, firm: bool = False) -> list[int]:
-        return total(
-            t.need for j in self.under(queue) if not (firm and j.preemptible) for t in j.stays()
-        )
+        return total(t.need for j in self.under(queue) if not (firm and j.preemptible) for t in j.stays())
 
     def idle(self, node: str) -> list[int]:
         gone = total(t.need for j in self.jobs.values() for t in j.tasks if on_now(t) == node)
@@ -175,7 +173,9 @@ def may(q: Q) -> list[float]:
 
 
 def chunk(j: J, virtual: bool = False) -> list[T]:
-    free = [t for t in j.tasks if t.status == "Pending" or (virtual and t.status == "Releasing" and t.was != "Releasing")]
+    free = [
+        t for t in j.tasks if t.status == "Pending" or (virtual and t.status == "Releasing" and t.was != "Releasing")
+    ]
     missing = j.minimum - len(j.stays())
     return free[:missing] if missing > 0 else free[:1]
 
@@ -220,7 +220,9 @@ def next_leaf(w: World, lines: dict[str, list[J]], request, taken, sign: int) ->
 
     def first(parent) -> str:
         names = [
-            q.name for q in w.queues.values() if q.parent == parent and any(w.queues_under(q.name, leaf) for leaf in live)
+            q.name
+            for q in w.queues.values()
+            if q.parent == parent and any(w.queues_under(q.name, leaf) for leaf in live)
         ]
         key = cmp_to_key(
             lambda a, b: sign * compare(w, w.queues[a], w.queues[b], request(best(a)), request(best(b)), taken)
@@ -550,7 +552,9 @@ def stale(w: World) -> World:
         uses = [t for t in j.tasks if t.status in ("Running", "Pipelined", "Allocated", "Releasing")]
         if uses and len(uses) < j.minimum:
             for t in j.stays():
-                t.home, t.node, t.status = (t.node, None, "Releasing") if t.status == "Running" else (None, None, "Pending")
+                t.home, t.node, t.status = (
+                    (t.node, None, "Releasing") if t.status == "Running" else (None, None, "Pending")
+                )
     return w
 
 

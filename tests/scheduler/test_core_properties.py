@@ -140,7 +140,11 @@ def jobs(draw, name: str) -> JobIn:
 
 def cluster() -> Session:
     nodes = [NodeIn(f"n{i}", 2, 6, 100, extra={"mig-1g.5gb": 1}) for i in range(2)]
-    queues = [QueueIn("all"), QueueIn("q0", "all", quota=(2, -1, -1)), QueueIn("q1", "all", created=1.0, quota=(1, -1, -1))]
+    queues = [
+        QueueIn("all"),
+        QueueIn("q0", "all", quota=(2, -1, -1)),
+        QueueIn("q1", "all", created=1.0, quota=(1, -1, -1)),
+    ]
     return Session(nodes, queues, settings=EXACT)
 
 

@@ -39,6 +39,8 @@ class Queue:
     fair: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
     may: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
     """Allocatable share: the limit, or the greater of quota and fair share; -1: no bound."""
+    active: dict[Job, None] = field(default_factory=dict)
+    """Jobs of this leaf with tasks in place that stay."""
     version: int = 0
     """Grows with every change of what it holds."""
 

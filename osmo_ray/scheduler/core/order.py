@@ -115,17 +115,22 @@ class Line(Generic[M]):
     """Jobs of many queues in the order in which they are served, or, reversed, taken from."""
 
     def __init__(
-        self, jobs: Iterable[M], total: Sequence[int], request: Callable[[M], Amounts], reverse: bool = False
+        self,
+        jobs: Iterable[M],
+        total: Sequence[int],
+        request: Callable[[M], Amounts],
+        reverse: bool = False,
+        ranked: dict[Queue, list[tuple[Rank, M]]] | None = None,
     ) -> None:
         self._total, self._request, self._reverse = total, request, reverse
-        self._jobs: dict[Queue, list[tuple[Rank, M]]] = {}
+        self._jobs: dict[Queue, list[tuple[Rank, M]]] = ranked if ranked is not None else {}
         self._heaps: dict[Queue | None, list[tuple[object, int, Queue]]] = {}
         self._taken: dict[Queue, Amounts] = {}
         self._stale: Queue | None = None
         self._zero = [0, 0, 0]
         for job in jobs:
             self._jobs.setdefault(job.queue, []).append((job_key(job, reverse), job))
-        for line in self._jobs.values():
+        for line in self._jobs.values() if ranked is None else ():
             line.sort(key=_rank)
         self._build()
 

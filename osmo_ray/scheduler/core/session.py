@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from osmo_ray.scheduler.core import status as st
 from osmo_ray.scheduler.core.entities import INFINITE, MICRO, Job, Kind, PodSet, Queue, Task
 from osmo_ray.scheduler.core.inputs import Ask, ClaimIn, GroupIn, JobIn, NodeIn, QueueIn, Settings, TaskIn
 from osmo_ray.scheduler.core.nodes import LATER, NOW, Nodes
+from osmo_ray.scheduler.core.prey import Prey
 from osmo_ray.scheduler.core.shares import Claimant, divide
 from osmo_ray.scheduler.core.topology import Tree
 
@@ -76,12 +74,8 @@ class Session:
         self.short: dict[Job, None] = {}
         """Jobs with something in place, but less than a minimum."""
         self.deals: list[Deal] = []
-        self.moves = 0
-        """Grows with every decision that stands and every job that comes or goes."""
-        self.evictable: tuple[int, NDArray[np.float64]] | None = None
-        self.runtimes = any(
-            q.preempt_min_runtime is not None or q.reclaim_min_runtime is not None for q in queues
-        )
+        self.prey: dict[Queue, Prey] = {}
+        self.runtimes = any(q.preempt_min_runtime is not None or q.reclaim_min_runtime is not None for q in queues)
         self.companions: list[Task] = []
         """Tasks that a pod affinity may look at."""
         for job in jobs:
@@ -149,7 +143,6 @@ class Session:
         job.signature = self._signature(job)
         job.plain = not given.tree.groups and not constrained(given.tree)
         self._track(job)
-        self.moves += 1
         self.jobs[job.name] = job
 
     def _enter(self, job: Job, given: TaskIn, i: int) -> None:
@@ -184,7 +177,6 @@ class Session:
     def remove(self, name: str) -> None:
         """Forget a job and free what it holds."""
         job = self.jobs.pop(name)
-        self.moves += 1
         for task in job.tasks:
             if task.status == st.PENDING:
                 self._ask(job, task.kind, -1)
@@ -252,7 +244,12 @@ class Session:
             stays += p.stays
             uses += p.uses
             short = short or p.uses < p.minimum
-        for where, belongs in ((self.open, waiting), (self.active, stays), (self.short, uses and short)):
+        for where, belongs in (
+            (self.open, waiting),
+            (self.active, stays),
+            (job.queue.active, stays),
+            (self.short, uses and short),
+        ):
             if belongs:
                 where[job] = None
             elif job in where:
@@ -296,7 +293,6 @@ class Session:
     def reset(self) -> None:
         """Take back a whole cycle, so that what really happened can be told instead."""
         self.undo(0)
-        self.moves += 1
         self.deals.clear()
 
 

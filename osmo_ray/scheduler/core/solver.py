@@ -20,7 +20,7 @@ from osmo_ray.scheduler.core.gang import chunk, place_job, request
 from osmo_ray.scheduler.core.order import Line
 from osmo_ray.scheduler.core.session import Session
 from osmo_ray.scheduler.core.topology import Mask
-from osmo_ray.scheduler.core.victims import takeable, units
+from osmo_ray.scheduler.core.victims import Herd, prey_of, units
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +45,13 @@ class Search:
         self,
         session: Session,
         job: Job,
-        prey: Callable[[Job], Sequence[Job]],
+        prey: Callable[[Job], Herd],
         pending: Mapping[Queue, Sequence[Job]],
         valid: Validate,
     ) -> None:
         self.session, self.job, self.valid = session, job, valid
         self._find = prey
-        self.prey: Sequence[Job] = ()
+        self.herd: Herd = {}
         self.pending = pending
         self.left = session.settings.scenarios
         self.before = {q: list(q.held) for q in session.queues.values()}
@@ -63,7 +63,7 @@ class Search:
         mark = len(session.journal)
         if not tasks or not Hope(session, tasks, ()).at_most(evictable(session)):
             return None
-        self.prey = self._find(self.job)
+        self.herd = self._find(self.job)
         solved = self._sweep(tasks) if sweepable(self.job, tasks) else None
         if solved is not None:
             return solved
@@ -90,7 +90,7 @@ class Search:
         hope = Hope(self.session, tasks, ())
         by_node: dict[int, list[Task]] = {}
         victims: list[Task] = []
-        for unit in units(self.session, self.prey, set()) if not hope() else ():
+        for unit in units(self.session, self._copy(), set()) if not hope() else ():
             task = unit[0]
             if len(unit) > 1:
                 return None
@@ -105,6 +105,9 @@ class Search:
                     break
         return self._try(tasks, victims) if victims and hope() else None
 
+    def _copy(self) -> Herd:
+        return {leaf: list(line) for leaf, line in self.herd.items()}
+
     def _prefix(self, tasks: Sequence[Task], recorded: Sequence[Task]) -> Solved | None:
         hopeful = Hope(self.session, tasks, recorded)
         if recorded and hopeful():
@@ -112,7 +115,7 @@ class Search:
             if solved is not None:
                 return solved
         offered: list[list[Task]] = []
-        for unit in units(self.session, self.prey, set(recorded)):
+        for unit in units(self.session, self._copy(), set(recorded)):
             offered.append(unit)
             hopeful.add(unit)
             if not hopeful():
@@ -175,15 +178,12 @@ class Search:
 
 
 def evictable(session: Session) -> NDArray[np.float64]:
-    """GPUs per node that any victim could free; remembered until something moves."""
-    if session.evictable is None or session.evictable[0] != session.moves:
-        found = np.zeros(session.nodes.count)
-        for job in session.active:
-            if job.preemptible:
-                for task in takeable(job):
-                    found[task.node] += task.kind.gpus
-        session.evictable = (session.moves, found)
-    return session.evictable[1]
+    """GPUs per node that any victim could free."""
+    found = np.zeros(session.nodes.count)
+    for leaf in session.queues.values():
+        if leaf.active:
+            found += prey_of(session, leaf).gpus
+    return found
 
 
 def sweepable(job: Job, tasks: Sequence[Task]) -> bool:

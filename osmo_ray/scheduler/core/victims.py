@@ -3,72 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 
-from osmo_ray.scheduler.core import status as st
 from osmo_ray.scheduler.core.entities import Job, Queue, Task, cost_of
-from osmo_ray.scheduler.core.inputs import JobIn
 from osmo_ray.scheduler.core.order import Line
+from osmo_ray.scheduler.core.prey import Left, Prey, Rank
 from osmo_ray.scheduler.core.session import Session
 
-
-@dataclass(slots=True, eq=False)
-class Prey:
-    """What is left of a job to take from."""
-
-    job: Job
-    tasks: list[Task] = field(default_factory=list)
-
-    @property
-    def queue(self) -> Queue:
-        return self.job.queue
-
-    @property
-    def given(self) -> JobIn:
-        return self.job.given
-
-    @property
-    def index(self) -> int:
-        return self.job.index
-
-    def left(self) -> dict[str, int]:
-        counts = dict.fromkeys(self.job.pod_sets, 0)
-        for task in self.tasks:
-            counts[task.pod_set.name] += 1
-        return counts
-
-    def gang_state(self) -> int:
-        """As of a job, over what is left."""
-        if len(self.job.pod_sets) == 1:
-            least = next(iter(self.job.pod_sets.values())).minimum
-            return 0 if len(self.tasks) < least else 1 + (len(self.tasks) > least)
-        left = self.left()
-        if any(left[p.name] < p.minimum for p in self.job.pod_sets.values()):
-            return 0
-        return 1 + any(left[p.name] > p.minimum for p in self.job.pod_sets.values())
-
-    def unit(self) -> list[Task]:
-        """The next to take: one task above a minimum, or else all that is left."""
-        if len(self.tasks) == 1:
-            return self.tasks
-        left = self.left()
-        above = [p for p in self.job.pod_sets.values() if left[p.name] > p.minimum]
-        if not above:
-            return list(self.tasks)
-        worst = max(above, key=lambda p: (left[p.name] / max(p.minimum, 1), p.name))
-        return [max((t for t in self.tasks if t.pod_set is worst), key=lambda t: t.rank)]
+Herd = dict[Queue, list[tuple[Rank, Left]]]
 
 
-def takeable(job: Job) -> list[Task]:
-    """Tasks that have a place and have not been asked to go; one that was given its place just now keeps it."""
-    return [t for t in job.tasks if st.STAYS[t.status] and t.status != st.ALLOCATED]
+def herd(session: Session, leaves: Iterable[Queue], spared: Callable[[Job], bool] | None = None) -> Herd:
+    """The victims of these leaves, each leaf in its order; kept from one search to the next while a leaf is the same."""
+    found: Herd = {}
+    for leaf in leaves:
+        line = prey_of(session, leaf).line
+        if spared is not None:
+            line = [e for e in line if not spared(e[1].job)]
+        if line:
+            found[leaf] = list(line)
+    return found
 
 
-def units(session: Session, jobs: Iterable[Job], recorded: set[Task]) -> Iterator[list[Task]]:
-    """Units of these jobs in order, passing over those recorded already."""
-    prey = [Prey(job, tasks) for job in jobs if (tasks := takeable(job))]
+def prey_of(session: Session, leaf: Queue) -> Prey:
+    """What may be taken from a leaf."""
+    known = session.prey.get(leaf)
+    if known is None or known.version != leaf.version:
+        known = session.prey[leaf] = Prey.of(leaf, session.nodes.count)
+    return known
+
+
+def units(session: Session, herd: Herd, recorded: set[Task]) -> Iterator[list[Task]]:
+    """Units of this herd in order, passing over those recorded already."""
     zero = [0, 0, 0]
-    line: Line[Prey] = Line(prey, session.capacity, lambda _: zero, reverse=True)
+    line: Line[Left] = Line((), session.capacity, lambda _: zero, True, herd)
     while line:
         one = line.pop()
         unit = one.unit()
@@ -76,7 +43,7 @@ def units(session: Session, jobs: Iterable[Job], recorded: set[Task]) -> Iterato
         line.take(one, cost_of(unit))
         if len(unit) < len(one.tasks):
             gone = recorded if known else set(unit)
-            line.push(Prey(one.job, [t for t in one.tasks if t not in gone]))
+            line.push(Left(one.job, [t for t in one.tasks if t not in gone]))
         if not known:
             yield unit
 

@@ -25,19 +25,19 @@ def keep_promises(session: Session) -> None:
 
 def allocate(session: Session) -> None:
     """Place jobs in order. Nothing becomes free meanwhile, so what has no room once is not tried again."""
-    session.moves += 1
     line: Line[Job] = Line(waiting(session), session.capacity, request)
-    refused: set[tuple[object, ...]] = set()
+    refused: set[tuple[object, int]] = set()
     while line:
         job = line.pop()
-        if job.signature in refused:
+        mark = job.signature, job.stays
+        if mark in refused:
             continue
         tasks, cost = upcoming(job)
         if place_job(session, job, tasks, None, False):
             if job in session.open and chunk(job):
                 line.push(job)
         elif within_bounds(job, cost) and _final(job):
-            refused.add(job.signature)
+            refused.add(mark)
 
 
 def _final(job: Job) -> bool:

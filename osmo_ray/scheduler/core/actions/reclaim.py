@@ -10,7 +10,7 @@ from osmo_ray.scheduler.core.entities import Amounts, Job, Queue, Task, cost_of,
 from osmo_ray.scheduler.core.gang import request, within_quota
 from osmo_ray.scheduler.core.session import Session
 from osmo_ray.scheduler.core.solver import Solved
-from osmo_ray.scheduler.core.victims import loses_core, protected, reclaim_minimum
+from osmo_ray.scheduler.core.victims import Herd, herd, loses_core, protected, reclaim_minimum
 
 
 def reclaim(session: Session) -> None:
@@ -18,14 +18,12 @@ def reclaim(session: Session) -> None:
         cost = request(job)
         return fits_in(plus(job.queue.held, cost), job.queue.fair) and within_quota(job, cost)
 
-    def prey(job: Job) -> Sequence[Job]:
-        return [
-            j
-            for j in session.active
-            if j.queue is not job.queue
-            and j.preemptible
-            and (not session.runtimes or j.gang_state() == 2 or not protected(session, j, reclaim_minimum(job.queue, j.queue)))
-        ]
+    def prey(job: Job) -> Herd:
+        def spared(j: Job) -> bool:
+            return j.gang_state() != 2 and protected(session, j, reclaim_minimum(job.queue, j.queue))
+
+        others = (q for q in session.queues.values() if q is not job.queue)
+        return herd(session, others, spared if session.runtimes else None)
 
     def valid(solved: Solved) -> bool:
         taker = solved.job.queue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from osmo_ray.scheduler.core.actions.allocate import waiting
 from osmo_ray.scheduler.core.entities import Job, Queue
@@ -10,8 +10,9 @@ from osmo_ray.scheduler.core.gang import request
 from osmo_ray.scheduler.core.order import Line
 from osmo_ray.scheduler.core.session import Deal, Session
 from osmo_ray.scheduler.core.solver import Search, Solved
+from osmo_ray.scheduler.core.victims import Herd
 
-Prey = Callable[[Job], Sequence[Job]]
+Prey = Callable[[Job], Herd]
 
 
 def each(
@@ -40,7 +41,6 @@ def each(
         solved = Search(session, job, prey, pending, valid).run()
         if solved is not None:
             session.deals.append(Deal(action, job, solved.gone, solved.moved))
-            session.moves += 1
             line.changed()
         elif settings.signatures:
             failed.add(mark)
