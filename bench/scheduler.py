@@ -1,7 +1,7 @@
 """The scheduler's core at size: the shapes that KAI measures itself with, and the platform's own budgets.
 
 Beside each figure stands what is known of others; those were measured elsewhere and by others, on other machines, and
-say an order of magnitude, no more. Building a session is measured apart from running a cycle in it, except where the
+say an order of magnitude, no more. Times are CPU of this one thread, so that a busy machine does not count. Building a session is measured apart from running a cycle in it, except where the
 line says otherwise. `curve(path)` draws time over size into an SVG.
 """
 
@@ -92,9 +92,9 @@ def timed(make: Callable[[], Session], actions: tuple[str, ...], times: int = 3)
     for _ in range(times):
         session = make()
         gc.collect()
-        begun = time.perf_counter()
+        begun = time.process_time()
         run(session, actions)
-        took.append(time.perf_counter() - begun)
+        took.append(time.process_time() - begun)
     return statistics.median(took)
 
 
@@ -103,17 +103,17 @@ ALL = ("allocate", "consolidation", "reclaim", "preempt", "stalegangeviction")
 
 def incremental() -> tuple[float, float, float]:
     """Seconds to build from nothing, to take one job in and out, and for a cycle with nothing to do."""
-    begun = time.perf_counter()
+    begun = time.process_time()
     session = idle()
-    built = time.perf_counter() - begun
+    built = time.process_time() - begun
     run(session)
-    begun = time.perf_counter()
+    begun = time.process_time()
     session.remove("r7")
     session.add(job("new", "q1", 0, node=["n00007"]))
-    changed = time.perf_counter() - begun
-    begun = time.perf_counter()
+    changed = time.process_time() - begun
+    begun = time.process_time()
     run(session)
-    return built, changed, time.perf_counter() - begun
+    return built, changed, time.process_time() - begun
 
 
 def table(row: Callable[..., None]) -> None:

@@ -59,6 +59,8 @@ class Nodes:
         self.shared: list[dict[str, list[int]]] = [{} for _ in self.given]
         """Per node: shared GPU -> [MiB taken now, MiB taken later]."""
         self.holders: dict[str, tuple[dict[int, int], dict[int, int]]] = {c.name: ({}, {}) for c in claims}
+        self.sharing: set[int] = set()
+        """Nodes with shared GPUs."""
         self._fresh = 0
 
     def _fill(self, i: int, node: NodeIn) -> None:
@@ -146,6 +148,10 @@ class Nodes:
             array[GPU, node] -= (taken[view] > 0) - (before > 0)
             if not taken[NOW] and not taken[LATER]:
                 del table[group]
+        if table:
+            self.sharing.add(node)
+        else:
+            self.sharing.discard(node)
 
     def _claim(self, view: int, array: NDArray[np.float64], name: str, node: int, sign: int) -> None:
         claim, users = self.claims[name], self.holders[name][view]
@@ -159,7 +165,8 @@ class Nodes:
     def gpus_free(self) -> NDArray[np.float64]:
         """GPUs of each node that are or will be free, parts and slices included."""
         free: NDArray[np.float64] = self.gpu_weights @ self.future
-        for i, table in enumerate(self.shared):
+        for i in self.sharing:
+            table = self.shared[i]
             if table:
                 free[i] += sum(1 - taken[LATER] / self.memory[i] for taken in table.values() if taken[LATER] > 0)
         return free

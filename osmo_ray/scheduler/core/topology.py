@@ -155,7 +155,6 @@ class _Room:
 
 def _with_parts(nodes: Nodes) -> NDArray[np.float64]:
     free: NDArray[np.float64] = np.maximum(nodes.future[GPU], 0)
-    for i, table in enumerate(nodes.shared):
-        if table:
-            free[i] += sum(1 - t[1] / nodes.memory[i] for t in table.values() if t[1] > 0)
+    for i in nodes.sharing:
+        free[i] += sum(1 - t[1] / nodes.memory[i] for t in nodes.shared[i].values() if t[1] > 0)
     return free

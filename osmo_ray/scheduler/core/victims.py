@@ -13,7 +13,7 @@ Herd = dict[Queue, list[tuple[Rank, Left]]]
 
 
 def herd(session: Session, leaves: Iterable[Queue], spared: Callable[[Job], bool] | None = None) -> Herd:
-    """The victims of these leaves, each leaf in its order; kept from one search to the next while a leaf is the same."""
+    """The victims of these leaves, each in its order; remembered while a leaf does not change."""
     found: Herd = {}
     for leaf in leaves:
         line = prey_of(session, leaf).line
