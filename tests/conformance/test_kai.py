@@ -20,9 +20,9 @@ def test_every_table_is_met(tmp_path: Path):
     environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
     command = [sys.executable, str(HERE / "kai_replay.py"), str(CASES / "kai-dev.jsonl"), str(answers)]
     subprocess.run(command, check=True, env=environment)
+    judge = [sys.executable, str(CASES / "score.py"), "--fail-under", "100", "--show", "5"]
     scored = subprocess.run(
-        [sys.executable, str(CASES / "score.py"), str(CASES / "kai-dev.jsonl"), str(answers)]
-        + ["--fail-under", "100", "--show", "5"],
+        [*judge, str(CASES / "kai-dev.jsonl"), str(answers)],
         capture_output=True,
         text=True,
         check=False,

@@ -297,10 +297,10 @@ def place(w: World, j: J, tasks: list[T], virtual: bool, nodes=None) -> bool:
             t.status, t.node = "Allocated", best
         else:
             t.status, t.node = "Pipelined", best
-    if not virtual and any(t.status == "Pipelined" for t in j.tasks):
-        if sum(t.status in ("Allocated", "Running") for t in j.tasks) < j.minimum:
-            for t in tasks:
-                t.status = "Pipelined"
+    started = sum(t.status in ("Allocated", "Running") for t in j.tasks)
+    if not virtual and any(t.status == "Pipelined" for t in j.tasks) and started < j.minimum:
+        for t in tasks:
+            t.status = "Pipelined"
     return True
 
 
@@ -326,7 +326,7 @@ def ready(w: World) -> list[J]:
 def allocate(w: World) -> World:
     lines = lines_of(ready(w))
     while any(lines.values()):
-        leaf = next_leaf(w, lines, lambda j: total(t.need for t in chunk(w.jobs[j.name])), {}, 1)
+        leaf = next_leaf(w, lines, lambda j, w=w: total(t.need for t in chunk(w.jobs[j.name])), {}, 1)
         j = lines[leaf].pop(0)
         trial = attempt(w, j.name, False)
         if trial is not None:
@@ -423,7 +423,7 @@ def simulate(w, name, tasks, victims, valid, gpus):
 
     lines = lines_of(s.jobs[n] for n in members)
     while any(lines.values()) and waiting:
-        leaf = next_leaf(s, lines, lambda j: total(t.need for t in wanted(s.jobs[j.name])), {}, 1)
+        leaf = next_leaf(s, lines, lambda j, s=s: total(t.need for t in wanted(s.jobs[j.name])), {}, 1)
         j = lines[leaf].pop(0)
         if j.name not in waiting:
             continue
@@ -448,7 +448,7 @@ def taking(w: World, allowed, prey, valid) -> World:
     names = [j.name for j in ready(w)]
     while names:
         lines = lines_of(w.jobs[n] for n in names)
-        leaf = next_leaf(w, lines, lambda j: total(t.need for t in chunk(w.jobs[j.name])), {}, 1)
+        leaf = next_leaf(w, lines, lambda j, w=w: total(t.need for t in chunk(w.jobs[j.name])), {}, 1)
         name = lines[leaf][0].name
         names.remove(name)
         if allowed(w, name):

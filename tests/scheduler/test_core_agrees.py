@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 
 import plain_scheduler as plain
-from clusters import session, states, worlds
 from hypothesis import HealthCheck, given, settings
 
+from clusters import session, states, worlds
 from osmo_ray.scheduler.core.cycle import run
 
-quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @quick
@@ -33,7 +33,7 @@ def test_allocation_is_the_same(w):
     assert states(s) == plain.allocate(w).states()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(worlds())
 def test_each_taking_action_is_the_same(w):
     plain.shares(w)
@@ -43,7 +43,7 @@ def test_each_taking_action_is_the_same(w):
         assert states(s) == action(copy.deepcopy(w)).states(), name
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(worlds())
 def test_a_whole_cycle_is_the_same(w):
     s = session(w)

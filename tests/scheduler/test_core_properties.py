@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import plain_scheduler as plain
-from clusters import EXACT, job_in, promises, session, settle, states, worlds
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from clusters import EXACT, job_in, promises, session, settle, states, worlds
 from osmo_ray.scheduler.core import status
 from osmo_ray.scheduler.core.cycle import ACTIONS, run
 from osmo_ray.scheduler.core.entities import INFINITE
 from osmo_ray.scheduler.core.inputs import Ask, JobIn, NodeIn, QueueIn, Settings, TaskIn
 from osmo_ray.scheduler.core.session import Session
 
-often = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+often = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def within_bounds(s: Session) -> None:
@@ -97,7 +97,7 @@ def poorer(taker, other, before) -> bool:
     return True
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(worlds())
 def test_a_settled_cluster_stays_settled(w):
     seen, promised = [], {}
