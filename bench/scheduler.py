@@ -1,8 +1,9 @@
 """The scheduler's core at size: the shapes that KAI measures itself with, and the platform's own budgets.
 
 Beside each figure stands what is known of others; those were measured elsewhere and by others, on other machines, and
-say an order of magnitude, no more. Times are CPU of this one thread, so that a busy machine does not count. Building a session is measured apart from running a cycle in it, except where the
-line says otherwise. `curve(path)` draws time over size into an SVG.
+say an order of magnitude, no more. Times are CPU of this one thread, so that a busy machine does not count. Building
+a session is measured apart from running a cycle in it, except where the line says otherwise. `curve(path)` draws time
+over size into an SVG.
 """
 
 from __future__ import annotations
@@ -63,7 +64,10 @@ def reclaim(size: int) -> Session:
 
 
 def mixed(size: int = 1000, pending: int = 10_000, running: int = 8_000, queues: int = 200) -> Session:
-    """Gangs of 1 to 16 of 1 to 8 GPUs waiting; most GPUs taken by work of half of the queues; a quarter of the GPUs is free."""
+    """Gangs of 1 to 16 tasks of 1 to 8 GPUs wait; half of the queues hold three quarters of the GPUs, the rest is free.
+
+    At most 20 of the waiting groups per action search for victims in one cycle, as in the platform.
+    """
     made = flat(queues, quota=8.0 * size / queues)
     jobs: list[JobIn] = []
     shapes = [(1, 1), (1, 4), (2, 2), (4, 4), (8, 1), (8, 2), (1, 16), (2, 8)]
@@ -174,7 +178,8 @@ def svg(series: dict[str, list[tuple[int, float]]]) -> str:
         return low - (low - 30) * t / most
 
     out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        'font-family="sans-serif" font-size="12">',
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
         f'<path d="M{left} 30V{low}H{width - 30}" fill="none" stroke="#57606a"/>',
     ]

@@ -430,10 +430,7 @@ def simulate(w, name, tasks, victims, valid, gpus):
         waiting.discard(j.name)
         trial = copy.deepcopy(s)
         mine = trial.jobs[j.name]
-        if j.name == name:
-            chosen = [t for t in mine.tasks if t.name in tasks]
-        else:
-            chosen = chunk(mine, True)
+        chosen = [t for t in mine.tasks if t.name in tasks] if j.name == name else chunk(mine, True)
         if place(trial, mine, chosen, True, feasible):
             s = trial
             lines = {q: [s.jobs[x.name] for x in line] for q, line in lines.items()}
