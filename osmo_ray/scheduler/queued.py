@@ -33,16 +33,59 @@ STORAGE = "storage"
 Key = tuple[str, str]
 
 
+class Planner:
+    """Plans cycle after cycle and keeps the core's view in between: a cycle costs what has changed since the last.
+
+    A job that is equal to the one of the last snapshot is not looked at again; other nodes, queues or topologies mean
+    a view built anew. What a plan decided is taken back: what came of it is in the next snapshot.
+    """
+
+    def __init__(self) -> None:
+        self._last: Snapshot | None = None
+        self._session: Session | None = None
+        self._jobs: dict[str, Job] = {}
+
+    def plan(self, snapshot: Snapshot) -> Plan:
+        """The same answer as `plan_with_queues`."""
+        jobs = {_name(j): j for j in snapshot.jobs}
+        session = self._session
+        if session is None or self._last is None or _frame(self._last) != _frame(snapshot):
+            session = self._session = open_session(snapshot)
+        else:
+            self._update(session, jobs)
+            session.now = snapshot.now
+        self._last, self._jobs = snapshot, jobs
+        found = decide(session, snapshot, jobs)
+        session.reset()
+        return found
+
+    def _update(self, session: Session, jobs: Mapping[str, Job]) -> None:
+        for name, old in self._jobs.items():
+            new = jobs.get(name)
+            if new is not old and new != old and name in session.jobs:
+                session.remove(name)
+        fresh = [j for name, j in jobs.items() if name not in session.jobs]
+        for job in sorted(fresh, key=lambda j: j.rank):
+            session.add(_job(job))
+
+
+def _frame(snapshot: Snapshot) -> tuple[object, ...]:
+    return snapshot.nodes, snapshot.queues, snapshot.topologies, snapshot.tries
+
+
 def plan_with_queues(snapshot: Snapshot) -> Plan:
     """One cycle of all actions. Running groups may be told to go; each names who starts instead."""
-    jobs = {_name(j): j for j in snapshot.jobs}
-    session = open_session(snapshot)
+    return decide(open_session(snapshot), snapshot, {_name(j): j for j in snapshot.jobs})
+
+
+def decide(session: Session, snapshot: Snapshot, jobs: Mapping[str, Job]) -> Plan:
+    """Run a cycle and tell what it decided."""
     session.share()
     standings = tuple(_standing(session, q.name) for q in snapshot.queues)
     run(session, shared=True)
     place: dict[Key, Mapping[str, str]] = {}
     reserve: dict[Key, Mapping[str, str]] = {}
-    for core in session.jobs.values():
+    for core in list(dict.fromkeys(entry[0].job for entry in session.journal)):
         chosen = {t.name: session.nodes.names[t.kept] for t in core.tasks if t.first == st.PENDING and t.kept >= 0}
         if chosen and all(t.status == st.ALLOCATED for t in core.tasks if t.name in chosen):
             place[jobs[core.name].key] = chosen

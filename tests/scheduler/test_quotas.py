@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from osmo_ray.scheduler.model import Amount, Job, Nearness, Need, Node, Plan, Queue, Seat, Snapshot
 from osmo_ray.scheduler.plan import plan
+from osmo_ray.scheduler.queued import Planner
 
 G = 1 << 30
 HIGH, NORMAL, LOW = 125, 100, 50
@@ -138,3 +142,26 @@ def test_who_may_not_reclaim_is_told_by_how_much():
     assert reason.evidence["reclaim"] == (
         "may not reclaim from other queues: with 1 GPU more, a would hold 1 GPU of its fair share of 0 GPU"
     )
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_planner_that_keeps_its_view_answers_like_one_that_starts_anew(data):
+    queues = (ALL, pool("a", 2), pool("b", 2, created=1.0))
+    nodes = (node("n", 3), node("m", 2))
+    planner, alive, told = Planner(), {}, {}
+    for step in range(6):
+        name = f"j{step}"
+        queue, priority = data.draw(st.sampled_from("ab")), data.draw(st.sampled_from([LOW, NORMAL]))
+        alive[name] = waits(name, queue, data.draw(st.integers(1, 2)), priority, at=float(step))
+        if data.draw(st.booleans()):
+            del alive[data.draw(st.sampled_from(sorted(alive)))]
+        snapshot = Snapshot(nodes, tuple(alive.values()), queues, now=float(step))
+        found, told = planner.plan(snapshot), plan(snapshot)
+        assert found == told
+        for (_, group), chosen in found.place.items():
+            job = alive[group]
+            seats = tuple(Seat(n, chosen[n.uuid]) for n in job.needs)
+            alive[group] = replace(job, needs=(), seats=seats, started=float(step))
+        for gone in {e.group for e in found.preempt}:
+            del alive[gone]

@@ -128,6 +128,7 @@ class Line(Generic[M]):
         self._taken: dict[Queue, Amounts] = {}
         self._stale: Queue | None = None
         self._zero = [0, 0, 0]
+        self._version, self._asked = -1, self._zero
         for job in jobs:
             self._jobs.setdefault(job.queue, []).append((job_key(job, reverse), job))
         for line in self._jobs.values() if ranked is None else ():
@@ -158,7 +159,7 @@ class Line(Generic[M]):
 
     def _refresh(self) -> None:
         leaf, self._stale = self._stale, None
-        if leaf is None:
+        if leaf is None or self._unchanged(leaf):
             return
         for queue in leaf.path:
             heap = self._heaps[queue.parent]
@@ -166,6 +167,16 @@ class Line(Generic[M]):
                 self._drop(heap, queue)
             else:
                 self._rekey(heap, queue)
+
+    def _unchanged(self, leaf: Queue) -> bool:
+        """Whether the next job of the leaf asks for the same and nothing has moved: then no key has changed."""
+        line = self._jobs[leaf]
+        return (
+            not self._reverse
+            and bool(line)
+            and leaf.path[-1].version == self._version
+            and self._request(line[-1][1]) == self._asked
+        )
 
     def _drop(self, heap: list[tuple[object, int, Queue]], queue: Queue) -> None:
         if heap and heap[0][2] is queue:
@@ -187,7 +198,10 @@ class Line(Generic[M]):
         while queue.children:
             queue = self._heaps[queue][0][2]
         self._stale = queue
-        return self._jobs[queue].pop()[1]
+        job = self._jobs[queue].pop()[1]
+        if not self._reverse:
+            self._version, self._asked = queue.path[-1].version, self._request(job)
+        return job
 
     def push(self, job: M) -> None:
         """Put a job that was popped back into its place."""
