@@ -36,6 +36,7 @@ Row = dict[str, Any]
 States = dict[str, tuple[str, str | None]]
 Shared = dict[str, tuple[str, ...]]
 NOW = 1_000_000.0
+CODES = {name: code for code, name in enumerate(st.NAMES)}
 RESOURCES = ("gpu", "cpu", "mem")
 
 
@@ -101,6 +102,11 @@ def group(given: Row) -> GroupIn:
     return GroupIn(given["name"], near(given["topology"]), sets, tuple(group(g) for g in given["groups"]))
 
 
+def plain_group(j: Row) -> Row:
+    pod_set = {"name": "default", "min_available": j["min_available"], "topology": None}
+    return {"name": "", "topology": None, "pod_sets": [pod_set], "groups": []}
+
+
 def ask(t: Row, case: Row) -> Ask:
     whole = float(t.get("gpu") or 0)
     fraction = float(t.get("fraction") or 0)
@@ -120,7 +126,7 @@ def ask(t: Row, case: Row) -> Ask:
         memory=t["mem"],
         fraction=fraction,
         gpu_memory=int(t.get("gpu_memory") or 0),
-        devices=int(t.get("devices") or 1),
+        devices=int(t.get("devices") or t.get("num_devices") or t.get("fraction_devices") or 1),
         extra=tuple(sorted((t.get("mig") or {}).items())),
         where=tuple(where),
         company=company,
@@ -131,13 +137,12 @@ def ask(t: Row, case: Row) -> Ask:
 
 def task(t: Row, case: Row, states: States, shared_by: Shared) -> TaskIn:
     state, place = states[t["name"]]
-    shared = shared_by.get(t["name"], ()) if place and st.USES[st.NAMES.index(state)] else ()
+    code = CODES.get(state, st.FAILED)
+    shared = shared_by.get(t["name"], ()) if place and st.USES[code] else ()
     asked = ask(t, case)
     if not (asked.fraction or asked.gpu_memory):
         shared = ()
-    return TaskIn(
-        t["name"], asked, st.NAMES.index(state), place, t.get("sub_group") or "default", t.get("task_priority"), shared
-    )
+    return TaskIn(t["name"], asked, code, place, t.get("sub_group") or "default", t.get("task_priority"), shared)
 
 
 def jobs(
@@ -155,7 +160,7 @@ def jobs(
                 -60.0 * j["age_minutes"],
                 started.get(j["name"]),
                 stale.get(j["name"], now),
-                group(j["sub_groups"]),
+                group(j.get("sub_groups") or plain_group(j)),
             )
         )
     return out
@@ -185,6 +190,7 @@ def settings(case: Row) -> Settings:
         count_moved=not given["consolidating_reclaim"],
         grace=given["staleness_grace_seconds"],
         signatures=given["scheduling_signatures"],
+        smallest_gpu=given.get("min_gpu_memory") or 0,
     )
 
 
@@ -204,9 +210,12 @@ def cycle(
     )
     run(session, case["actions"])
     after = dict(states)
+    moved = {entry[0] for entry in session.journal}
     for job in session.jobs.values():
         for one in job.tasks:
             shared[one.name] = one.kept_on or one.held_on
+            if one not in moved:
+                continue
             name = "Binding" if one.status == st.ALLOCATED else st.NAMES[one.status]
             after[one.name] = (name, session.nodes.names[one.node] if one.node >= 0 else states[one.name][1])
     return after

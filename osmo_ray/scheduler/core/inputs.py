@@ -167,6 +167,8 @@ class Settings:
     """Most tasks that one consolidation may move; None: no bound, 0: never."""
     count_moved: bool = False
     """Whether tasks that a reclaim only moves count as taken."""
+    smallest_gpu: int = 0
+    """MiB that a request by GPU memory is measured with in quotas; 0: the smallest GPU of the nodes."""
     grace: float = 60.0
     """Seconds a gang may stay below its minimum; negative: for ever."""
     saturation: float = 1.0

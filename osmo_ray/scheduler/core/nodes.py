@@ -33,7 +33,14 @@ def slices_of(name: str) -> int:
 class Nodes:
     """All nodes, in order of their names, so that the first of equals is the first by name."""
 
-    def __init__(self, given: Sequence[NodeIn], claims: Sequence[ClaimIn] = (), extra: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        given: Sequence[NodeIn],
+        claims: Sequence[ClaimIn] = (),
+        extra: Sequence[str] = (),
+        smallest_gpu: int = 0,
+    ) -> None:
+        self._smallest = smallest_gpu
         self.given = sorted(given, key=lambda n: n.name)
         self.names = [n.name for n in self.given]
         self.index = {name: i for i, name in enumerate(self.names)}
@@ -74,7 +81,7 @@ class Nodes:
     def smallest_memory(self) -> int:
         """MiB of the smallest GPU: what a request by memory is measured with."""
         sizes = [n.gpu_memory for n in self.given if n.gpu_memory]
-        return min(sizes, default=100)
+        return self._smallest or min(sizes, default=100)
 
     def capacity(self) -> list[int]:
         """What all nodes together can hold, as the quotas count it."""

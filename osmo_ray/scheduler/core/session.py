@@ -58,7 +58,7 @@ class Session:
     ) -> None:
         self.settings = settings or Settings()
         self.now = now
-        self.nodes = Nodes(nodes, claims, extra)
+        self.nodes = Nodes(nodes, claims, extra, self.settings.smallest_gpu)
         self.trees = {name: Tree(levels, self.nodes.given) for name, levels in topologies}
         self.kinds: dict[Ask, Kind] = {}
         self.queues: dict[str, Queue] = {}
