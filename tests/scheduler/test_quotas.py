@@ -165,3 +165,20 @@ def test_a_planner_that_keeps_its_view_answers_like_one_that_starts_anew(data):
             alive[group] = replace(job, needs=(), seats=seats, started=float(step))
         for gone in {e.group for e in found.preempt}:
             del alive[gone]
+
+
+def test_jobs_that_fail_again_and_again_do_not_keep_another_from_its_turn():
+    """Each of the first asks for a kind of node that nobody could free; the last one could have its place."""
+    queues = (
+        ALL,
+        pool("one", 0, 0.0),
+        *(pool(f"q{i}", 60, created=float(i)) for i in range(8)),
+        pool("z", 2, created=99.0),
+    )
+    nodes = (node("n", 4), node("m", 4, platform="other"))
+    busy = [runs(f"r{i}", "one", 1, LOW, "n", started=float(i)) for i in range(4)]
+    stuck = [waits(f"s{i}", f"q{i}", 3, NORMAL, 2) for i in range(8)]
+    last = waits("last", "z", 1, NORMAL, at=50.0)
+    snapshot = Snapshot(nodes, (*busy, *stuck, last), queues, tries=2)
+    planner = Planner()
+    assert any("last" in taken(planner.plan(snapshot)).values() for _ in range(9))

@@ -75,6 +75,8 @@ class Session:
         """Jobs with something in place, but less than a minimum."""
         self.deals: list[Deal] = []
         self.prey: dict[Queue, Prey] = {}
+        self.turns: dict[str, int] = {}
+        """Per action, how many jobs earlier cycles have tried beyond the first."""
         self.runtimes = any(q.preempt_min_runtime is not None or q.reclaim_min_runtime is not None for q in queues)
         self.companions: list[Task] = []
         """Tasks that a pod affinity may look at."""

@@ -23,8 +23,15 @@ def each(
     valid: Callable[[Solved], bool],
     across: bool = False,
 ) -> None:
-    """Search room for every job that may take. With signatures on, an equal job of the queue that failed is enough."""
+    """Search room for every job that may take. With signatures on, an equal job of the queue that failed is enough.
+
+    When the tries are bounded, half of them go by order and half go on where the cycle before stopped, so that jobs
+    that fail again and again do not keep the others from their turn.
+    """
     settings = session.settings
+    first = None if settings.tries is None else settings.tries // 2
+    passed = session.turns.get(action, 0)
+    skip = passed
     jobs = waiting(session)
     line: Line[Job] = Line(jobs, session.capacity, request)
     failed: set[tuple[object, ...]] = set()
@@ -34,8 +41,11 @@ def each(
     tries = 0
     while line and (settings.tries is None or tries < settings.tries):
         job = line.pop()
-        mark = job.signature if across else (job.queue.index, job.given.priority, job.signature)
+        mark = job.signature if across else (job.queue.index, job.given.priority, job.signature, job.stays)
         if mark in failed or not may(job):
+            continue
+        if first is not None and tries >= first and skip > 0:
+            skip -= 1
             continue
         tries += 1
         solved = Search(session, job, prey, pending, valid).run()
@@ -44,3 +54,4 @@ def each(
             line.changed()
         elif settings.signatures:
             failed.add(mark)
+    session.turns[action] = passed + tries - (first or 0) if line else 0
