@@ -37,7 +37,34 @@ def no_fit(job: Job, nodes: Mapping[str, Node], free: Mapping[str, Amount]) -> R
     whole = f"a gang of {len(job.needs)} tasks: " if len(job.needs) > 1 else ""
     code = "NeverFits" if never else "NoFit"
     fits = f"0 of {len(nodes)} node{'s' if len(nodes) > 1 else ''} can{' ever' if never else ' now'} take {need.name}"
-    return Reason(code, f"{whole}{fits}: {told or 'not all at once'}", {"nodes": str(len(nodes))})
+    return Reason(code, f"{whole}{fits}: {told or 'not all at once'}", _facts(job, need, nodes, free))
+
+
+def _facts(job: Job, need: Need, nodes: Mapping[str, Node], free: Mapping[str, Amount]) -> dict[str, str]:
+    """How many nodes were looked at, and what the nearest of them lacks."""
+    facts = {"nodes": str(len(nodes))}
+    able = [n for n in nodes.values() if allowed(need, n) and n.total.holds(need.amount)]
+    if able:
+        best = min(able, key=lambda n: (max(0, need.amount.gpu - free[n.name].gpu), -free[n.name].cpu, n.name))
+        lack = _lack(need.amount, free[best.name])
+        if lack:
+            facts["would_start_with"] = f"{lack} more free on {best.name}" + (
+                " (for one of the gang)" if len(job.needs) > 1 else ""
+            )
+    return facts
+
+
+def _lack(ask: Amount, room: Amount) -> str:
+    parts = []
+    if ask.gpu > room.gpu:
+        parts.append(f"{ask.gpu - max(room.gpu, 0)} GPU")
+    if ask.cpu > room.cpu + 1e-6:
+        parts.append(f"{ask.cpu - max(room.cpu, 0):g} cpu")
+    if ask.memory > room.memory:
+        parts.append(f"{show_bytes(ask.memory - max(room.memory, 0))} memory")
+    if ask.storage > room.storage:
+        parts.append(f"{show_bytes(ask.storage - max(room.storage, 0))} storage")
+    return ", ".join(parts)
 
 
 def _refusal(need: Need, node: Node, room: Amount) -> str:

@@ -127,6 +127,13 @@ def test_a_gang_stays_on_one_node_and_gathers_where_it_must():
     assert set(found.place["w", "g"].values()) == {"n2", "n3"}
 
 
+def test_what_is_missing_on_the_nearest_node_is_told():
+    jobs = (runs("busy", "a", 1, LOW, "near"), runs("more", "a", 3, LOW, "far"), waits("x", "a", 4, LOW))
+    found = plan(Snapshot((node("near", 4), node("far", 4), node("small", 1)), jobs, (ALL, pool("a", -1))))
+    assert found.hold["w", "x"].evidence["would_start_with"] == "1 GPU more free on near"
+    assert "needs 4 GPU, 3 of 4 free (1 node)" in found.hold["w", "x"].sentence
+
+
 def test_taints_and_unknown_queues_are_told():
     queues = (ALL, pool("a", -1))
     jobs = (waits("x", "a", 1, LOW), waits("lost", "nowhere", 1, LOW))
