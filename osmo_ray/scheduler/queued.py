@@ -24,12 +24,10 @@ from osmo_ray.scheduler.core.inputs import (
     Term,
 )
 from osmo_ray.scheduler.core.session import Session
-from osmo_ray.scheduler.model import Amount, Eviction, Job, Need, Node, Plan, Queue, Snapshot, Standing
-from osmo_ray.scheduler.reasons import leaving, no_fit, not_taken, over_bounds, standing
-from osmo_ray.spec.reason import Reason
+from osmo_ray.scheduler.holds import STORAGE, Holds
+from osmo_ray.scheduler.model import Eviction, Job, Need, Node, Plan, Queue, Snapshot, Standing
 
 PLATFORM = "platform"
-STORAGE = "storage"
 Key = tuple[str, str]
 
 
@@ -47,7 +45,7 @@ class Planner:
 
     def plan(self, snapshot: Snapshot) -> Plan:
         """The same answer as `plan_with_queues`."""
-        jobs = {_name(j): j for j in snapshot.jobs}
+        jobs = {name_of(j): j for j in snapshot.jobs}
         session = self._session
         if session is None or self._last is None or _frame(self._last) != _frame(snapshot):
             session = self._session = open_session(snapshot)
@@ -75,7 +73,7 @@ def _frame(snapshot: Snapshot) -> tuple[object, ...]:
 
 def plan_with_queues(snapshot: Snapshot) -> Plan:
     """One cycle of all actions. Running groups may be told to go; each names who starts instead."""
-    return decide(open_session(snapshot), snapshot, {_name(j): j for j in snapshot.jobs})
+    return decide(open_session(snapshot), snapshot, {name_of(j): j for j in snapshot.jobs})
 
 
 def decide(session: Session, snapshot: Snapshot, jobs: Mapping[str, Job]) -> Plan:
@@ -91,7 +89,7 @@ def decide(session: Session, snapshot: Snapshot, jobs: Mapping[str, Job]) -> Pla
             place[jobs[core.name].key] = chosen
         elif chosen:
             reserve[jobs[core.name].key] = chosen
-    return Plan(place, _holds(session, snapshot, jobs, set(place)), _evictions(session, jobs), reserve, standings)
+    return Plan(place, Holds(session, snapshot).all(set(place)), _evictions(session, jobs), reserve, standings)
 
 
 def open_session(snapshot: Snapshot) -> Session:
@@ -108,7 +106,7 @@ def open_session(snapshot: Snapshot) -> Session:
     )
 
 
-def _name(job: Job) -> str:
+def name_of(job: Job) -> str:
     return f"{job.workflow}/{job.group}"
 
 
@@ -145,7 +143,7 @@ def _job(job: Job) -> JobIn:
     near = job.nearness and Near(job.nearness.topology, job.nearness.required, job.nearness.preferred)
     whole = GroupIn("", near or None, (PodSetIn("default", len(tasks)),))
     return JobIn(
-        _name(job),
+        name_of(job),
         job.queue,
         tuple(tasks),
         job.priority,
@@ -195,65 +193,3 @@ def _standing(session: Session, name: str) -> Standing:
     return Standing(
         name, gpus(queue.quota[0]), gpus(queue.limit[0]), gpus(queue.fair[0]), gpus(queue.held[0]), gpus(queue.firm[0])
     )
-
-
-def _holds(session: Session, snapshot: Snapshot, jobs: Mapping[str, Job], placed: set[Key]) -> dict[Key, Reason]:
-    nodes = {n.name: n for n in snapshot.nodes}
-    free = _free(session, nodes)
-    known: dict[tuple[object, ...], Reason] = {}
-    lines: dict[str, int] = {}
-    holds: dict[Key, Reason] = {}
-    for job in sorted(snapshot.jobs, key=lambda j: (-j.priority, j.rank)):
-        if not job.needs or job.key in placed:
-            continue
-        lines[job.queue] = lines.get(job.queue, 0) + 1
-        core = session.jobs.get(_name(job))
-        if core is None:
-            holds[job.key] = Reason("NoQueue", f"queue {job.queue} is not a queue that runs jobs", {"queue": job.queue})
-            continue
-        mark = (core.signature, core.queue.name, core.preemptible)
-        if core not in session.open:
-            holds[job.key] = _waits(session, core)
-            continue
-        if mark not in known:
-            known[mark] = over_bounds(session, core) or _no_room(job, core, nodes, free)
-        holds[job.key] = known[mark]
-    return _with_positions(session, snapshot, holds, lines)
-
-
-def _with_positions(
-    session: Session, snapshot: Snapshot, holds: Mapping[Key, Reason], lines: Mapping[str, int]
-) -> dict[Key, Reason]:
-    at: dict[str, int] = {}
-    out: dict[Key, Reason] = {}
-    for job in sorted(snapshot.jobs, key=lambda j: (-j.priority, j.rank)):
-        reason = holds.get(job.key)
-        if reason is None:
-            continue
-        at[job.queue] = at.get(job.queue, 0) + 1
-        queue = session.queues.get(job.queue)
-        facts = standing(queue, at[job.queue], lines[job.queue]) if queue else {}
-        out[job.key] = Reason(reason.code, reason.sentence, {**facts, **reason.evidence}, reason.next_command)
-    return out
-
-
-def _no_room(job: Job, core: CoreJob, nodes: Mapping[str, Node], free: Mapping[str, Amount]) -> Reason:
-    reason = no_fit(job, nodes, free)
-    why = not_taken(core)
-    facts = {**reason.evidence, **({"reclaim": why} if why else {})}
-    return Reason(reason.code, reason.sentence, facts)
-
-
-def _waits(session: Session, core: CoreJob) -> Reason:
-    names = [session.nodes.names[t.kept] for t in core.tasks if t.kept >= 0]
-    victims = [t.job.name for deal in session.deals if deal.job is core for t in deal.gone]
-    return leaving(names, list(dict.fromkeys(victims)))
-
-
-def _free(session: Session, nodes: Mapping[str, Node]) -> dict[str, Amount]:
-    future, row = session.nodes.future, session.nodes.rows[STORAGE]
-    return {
-        name: Amount(float(future[1, i]) / 1000, int(future[2, i]), int(future[0, i]), int(future[row, i]))
-        for i, name in enumerate(session.nodes.names)
-        if name in nodes
-    }

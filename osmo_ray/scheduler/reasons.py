@@ -7,7 +7,7 @@ nodes, each with what it lacks. What the queue holds, by whom, and the group's p
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from osmo_ray.scheduler.core.entities import INFINITE, MICRO, Queue
 from osmo_ray.scheduler.core.entities import Job as CoreJob
@@ -17,7 +17,8 @@ from osmo_ray.scheduler.model import Amount, Job, Need, Node
 from osmo_ray.spec.quantity import show_bytes
 from osmo_ray.spec.reason import Reason
 
-_WORDS = ("GPU", "cpu", "memory")
+Whom = Callable[[Queue, int, bool], str]
+"""Who holds most of a resource of a queue; of what may not be stopped alone, if so asked."""
 
 
 def allowed(need: Need, node: Node) -> bool:
@@ -96,7 +97,7 @@ def shown(amount: float, resource: int) -> str:
     return f"{amount / 1000:g} cpu" if resource == 1 else f"{show_bytes(int(amount))} memory"
 
 
-def over_bounds(session: Session, job: CoreJob) -> Reason | None:
+def over_bounds(job: CoreJob, whom: Whom) -> Reason | None:
     """The first queue, from the leaf up, whose limit or quota forbids the job's next tasks."""
     cost = request(job)
     for queue in job.queue.path:
@@ -104,16 +105,15 @@ def over_bounds(session: Session, job: CoreJob) -> Reason | None:
             if cost[r] <= 0:
                 continue
             if queue.limit[r] != INFINITE and queue.held[r] + cost[r] > queue.limit[r]:
-                return _bound(session, queue, r, cost[r], queue.held[r], queue.limit[r], False)
+                return _bound(whom(queue, r, False), queue, r, cost[r], queue.held[r], queue.limit[r], False)
             if not job.preemptible and queue.quota[r] != INFINITE and queue.firm[r] + cost[r] > queue.quota[r]:
-                return _bound(session, queue, r, cost[r], queue.firm[r], queue.quota[r], True)
+                return _bound(whom(queue, r, True), queue, r, cost[r], queue.firm[r], queue.quota[r], True)
     return None
 
 
-def _bound(session: Session, queue: Queue, r: int, asked: int, held: int, bound: int, firm: bool) -> Reason:
+def _bound(by_whom: str, queue: Queue, r: int, asked: int, held: int, bound: int, firm: bool) -> Reason:
     code, word = ("OverQuota", "quota for non-preemptible work") if firm else ("OverLimit", "limit")
-    whom = holders(session, queue, r, firm)
-    by = f" (by {whom})" if whom else ""
+    by = f" (by {by_whom})" if by_whom else ""
     sentence = (
         f"asks for {shown(asked, r)}, queue {queue.name} holds {shown(held, r)}{by} of its {word} of {shown(bound, r)}"
     )
@@ -127,8 +127,8 @@ def _bound(session: Session, queue: Queue, r: int, asked: int, held: int, bound:
 def holders(session: Session, queue: Queue, r: int, firm: bool, most: int = 3) -> str:
     """Who holds most of a resource in a queue: `train 8 GPU, eval 2 GPU and 3 more`."""
     sums: Counter[str] = Counter()
-    for job in session.active:
-        if queue in job.queue.path and not (firm and job.preemptible):
+    for job in (j for q in session.queues.values() if queue in q.path for j in q.active):
+        if not (firm and job.preemptible):
             held = sum(t.kind.cost[r] for t in job.tasks if t.kept >= 0)
             if held:
                 sums[job.name] += held
