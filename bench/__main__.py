@@ -1,6 +1,6 @@
 """`make bench`: what the platform costs, beside references measured in the same run.
 
-    python -m bench [SECTION ...]        sections: store control rate start memory help api logs
+    python -m bench [SECTION ...]        sections: store control rate start memory help api logs scheduler
 
 Each figure is the median of several; CPU is the control plane's own. These are measurements, not tests: nothing here
 passes or fails. docs/performance.md holds a run's output and says on what machine.
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import references
+from bench import references, scheduler
 from bench.platform import Bench, platform, pss_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -173,6 +173,10 @@ def store() -> None:
     subprocess.run([sys.executable, str(ROOT / "bench/bench_store.py")], check=True, cwd=ROOT)
 
 
+def scheduling() -> None:
+    scheduler.table(row)
+
+
 SECTIONS: dict[str, Callable[[], None]] = {
     "help": help_text,
     "control": control,
@@ -182,6 +186,7 @@ SECTIONS: dict[str, Callable[[], None]] = {
     "api": api,
     "logs": logs,
     "store": store,
+    "scheduler": scheduling,
 }
 
 

@@ -1,0 +1,1 @@
+"""What one cycle does, in order: allocate, consolidation, reclaim, preempt, stale gangs."""
