@@ -19,6 +19,7 @@ from osmo_ray.spec.document import Path, Section, Source, Tree, compose, cut, sh
 from osmo_ray.spec.errors import Problem, SpecError
 from osmo_ray.spec.model import (
     Checkpoint,
+    CodeInput,
     DatasetInput,
     DatasetOutput,
     FileSpec,
@@ -221,6 +222,8 @@ def _task(model: schema.TaskModel, *, alone: bool) -> TaskSpec:
         ray=_ray(model.ray) if model.ray else None,
         sandbox=Sandbox(model.sandbox),
         hold=model.hold,
+        retries=model.retries,
+        requirements=tuple(model.requirements),
     )
 
 
@@ -234,6 +237,8 @@ def _input(model: schema.InputModel) -> Input:
         return DatasetInput(model.dataset.name, model.dataset.regex, model.dataset.localpath)
     if model.url is not None:
         return UrlInput(model.url, model.regex)
+    if model.code is not None:
+        return CodeInput(model.code)
     workflow, _, task = (model.task or "").rpartition(":")
     return TaskInput(task, workflow, model.regex)
 

@@ -119,25 +119,29 @@ def _exactly_one(present: list[str], kinds: tuple[str, ...], regex: bool) -> Non
         raise ValueError(f"needs exactly one of {listed}; this has {' and '.join(present) or 'none'}")
     if regex and present[0] in ("dataset", "update_dataset"):
         raise ValueError(f"`regex` belongs inside `{present[0]}`")
+    if regex and present[0] == "code":
+        raise ValueError("`regex` does not go with `code`, which is one file")
 
 
 class InputModel(Model):
     """What a task reads: the output of a task, a dataset, or files below a URL."""
 
     model_config = ConfigDict(
-        json_schema_extra={"oneOf": [{"required": ["task"]}, {"required": ["dataset"]}, {"required": ["url"]}]}
+        json_schema_extra={"oneOf": [{"required": [kind]} for kind in ("task", "dataset", "url", "code")]}
     )
     task: Text | None = Field(
         default=None, description="A task listed earlier, or `<workflow id>:<task>` of a finished one."
     )
     dataset: DatasetInputModel | None = None
     url: Text | None = Field(default=None, description="s3://, gs://, azure://, swift:// or tos://")
+    code: Text | None = Field(default=None, description="Extension: an archive that was sent before, by its SHA-256.")
     regex: Text = Field(default="", description="Only files whose path matches from its beginning.")
 
     @model_validator(mode="after")
     def _one(self) -> InputModel:
-        kinds = ("task", "dataset", "url")
-        _exactly_one([k for k in kinds if getattr(self, k) is not None], kinds, bool(self.regex))
+        kinds = ("task", "dataset", "url", "code")
+        present = [k for k in kinds if getattr(self, k) is not None]
+        _exactly_one(present, kinds[:3], bool(self.regex))
         return self
 
 
@@ -259,6 +263,10 @@ class TaskModel(Model):
         default="auto", description="Extension: how to run on a host."
     )
     hold: Minutes = Field(default=0.0, description="Extension: minutes to stay after a failure.")
+    retries: Annotated[int, Field(ge=0, le=100)] | None = Field(
+        default=None, description="Extension: how often a command that failed is run again."
+    )
+    requirements: Texts = Field(default=[], description="Extension: Python packages for a task without a container.")
     resources: Annotated[Any, Field(json_schema_extra={"deprecated": True})] = None
     backend: Annotated[Any, Field(json_schema_extra={"deprecated": True})] = None
 

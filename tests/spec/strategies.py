@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from osmo_ray.spec.model import (
     Checkpoint,
+    CodeInput,
     DatasetInput,
     DatasetOutput,
     FileSpec,
@@ -39,6 +40,7 @@ texts = st.lists(text, max_size=2).map(tuple)
 inputs = st.one_of(
     st.builds(DatasetInput, dataset, regex),
     st.builds(UrlInput, url, regex),
+    st.builds(CodeInput, st.just("0a" * 32)),
     st.builds(TaskInput, word, st.just("old-3"), regex),
 )
 outputs = st.one_of(
@@ -94,6 +96,8 @@ def tasks(name: str, lead: bool, earlier: list[str]) -> st.SearchStrategy[TaskSp
         ray=st.none() | rays,
         sandbox=st.sampled_from(Sandbox),
         hold=st.floats(0, 100),
+        retries=st.none() | st.integers(0, 100),
+        requirements=st.lists(st.sampled_from(["numpy", "torch>=2,<3", "a[b]==1.0"]), max_size=2).map(tuple),
     )
 
 
