@@ -24,27 +24,9 @@ MAX_TOTAL = 100 << 20
 BIG_FILE = 10 << 20
 MAX_FILES = 20_000
 _NEVER = frozenset(
-    [
-        ".git",
-        ".hg",
-        ".svn",
-        "__pycache__",
-        ".venv",
-        "venv",
-        ".tox",
-        ".nox",
-        "node_modules",
-        ".mypy_cache",
-        ".pytest_cache",
-        ".ruff_cache",
-        ".hypothesis",
-        ".ipynb_checkpoints",
-        ".env",
-        ".DS_Store",
-        ".idea",
-        ".vscode",
-    ]
-)
+    (".git", ".hg", ".svn", "__pycache__", ".venv", "venv", ".tox", ".nox", "node_modules", ".mypy_cache", ".env",
+     ".pytest_cache", ".ruff_cache", ".hypothesis", ".ipynb_checkpoints", ".DS_Store", ".idea", ".vscode")
+)  # fmt: skip
 _IGNORES = (".gitignore", ".osmoignore")
 _DATE = (1980, 1, 1, 0, 0, 0)
 

@@ -203,11 +203,11 @@ class Compiler(flow.Run):
         """The name of a task of the same group, by the task, its result or its name."""
         mates: list[Step] = [] if step.group is None else step.group.steps
         for mate in mates:
-            if isinstance(task, Result) and task._step is mate:
-                return mate.name
-            if isinstance(task, Task) and mate.task.function is task.function:
-                return mate.name
-            if isinstance(task, str) and mate.name == task.replace("_", "-"):
+            if (
+                (isinstance(task, Result) and task._step is mate)
+                or (isinstance(task, Task) and mate.task.function is task.function)
+                or (isinstance(task, str) and mate.name == task.replace("_", "-"))
+            ):
                 return mate.name
         wanted = task.name if isinstance(task, Task) else task
         raise FlowError(f"{step.name} wants the address of {wanted!r}, which is no task of its group")
