@@ -77,6 +77,7 @@ def check(spec: WorkflowSpec, *, loose: bool) -> Findings:
     yield from _labels(spec)
     for name, resource in spec.resources.items():
         yield from _resource(("workflow", "resources", name), resource)
+    yield from _topology(spec)
     yield from _unique(spec, loose)
     order = {task.name: number for number, group in enumerate(spec.groups) for task in group.tasks}
     for number, group in enumerate(spec.groups):
@@ -149,6 +150,24 @@ def _resource(at: Path, resource: ResourceSpec) -> Findings:
     for field, amount in (("memory", resource.memory), ("storage", resource.storage)):
         if amount is not None:
             yield from _amount((*at, field), amount)
+
+
+def _topology(spec: WorkflowSpec) -> Findings:
+    """All tasks of a workflow that care where they stand say so by the same keys."""
+    used = {t.resource for g in spec.groups for t in g.tasks}
+    first: tuple[str, frozenset[str]] | None = None
+    for name, resource in spec.resources.items():
+        keys = frozenset(t.key for t in resource.topology)
+        at: Path = ("workflow", "resources", name, "topology")
+        if len(keys) < len(resource.topology):
+            yield Finding(at, f"a topology key of resource {name!r} stands twice", "keep one", resource=True)
+        if not keys or name not in used:
+            continue
+        if first is None:
+            first = (name, keys)
+        elif keys != first[1]:
+            message = f"tasks of one workflow must use the same keys of topology; {name!r} and {first[0]!r} differ"
+            yield Finding(at, message, f"{first[0]!r} has {', '.join(sorted(first[1]))}", resource=True)
 
 
 def _amount(at: Path, text: str) -> Findings:

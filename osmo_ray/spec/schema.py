@@ -50,6 +50,11 @@ def _listed(value: object) -> object:
     return [] if value is None else value
 
 
+def _credential(value: object) -> object:
+    """The keys of one credential are text, whatever they look like."""
+    return {name: _text(key) for name, key in value.items()} if isinstance(value, dict) else value
+
+
 def _mapped(value: object) -> object:
     return {} if value is None else value
 
@@ -249,7 +254,7 @@ class TaskModel(Model):
     kpis: Annotated[list[KpiModel], BeforeValidator(_listed)] = []
     environment: TextMap = {}
     files: Annotated[list[FileModel], BeforeValidator(_listed)] = []
-    credentials: Annotated[dict[Text, Any], BeforeValidator(_mapped)] = {}
+    credentials: Annotated[dict[Text, Annotated[Any, BeforeValidator(_credential)]], BeforeValidator(_mapped)] = {}
     resource: Text = Field(default="default", description="A name in `workflow.resources`.")
     privileged: bool = False
     host_network: bool = Field(default=False, alias="hostNetwork")
