@@ -47,6 +47,7 @@ class Order:
 
 def submit(services: Services, order: Order, links: Links) -> Submitted:
     """Carry out an order. Raises `ApiError` and `SpecError`; nothing is left behind then."""
+    _text(order)
     check_pool(services, order.pool)
     priority = _priority(order.priority)
     if sum(map(bool, (order.body, order.resubmit, order.restart))) != 1:
@@ -69,6 +70,22 @@ def submit(services: Services, order: Order, links: Links) -> Submitted:
         spec=links.api(name, "spec"),
         dashboard_url=links.overview(name),
     )
+
+
+def _text(order: Order) -> None:
+    """JSON can carry halves of characters, which no file, log or database can hold."""
+    body = order.body
+    texts = [*order.environment]
+    if body is not None:
+        texts += [body.file, *body.set_variables, *body.set_string_variables, body.uploaded_templated_spec or ""]
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            line = text.count("\n", 0, error.start) + 1
+            raise ApiError(
+                f"Line {line} of what was sent holds half a character (a lone surrogate).", "USAGE"
+            ) from None
 
 
 def check_pool(services: Services, pool: str) -> None:

@@ -59,8 +59,10 @@ def _mapped(value: object) -> object:
     return {} if value is None else value
 
 
-Text = Annotated[str, BeforeValidator(_text)]
-Whole = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=1_000_000)]
+Text = Annotated[str, BeforeValidator(_text, json_schema_input_type=str | int | float | bool)]
+Whole = Annotated[
+    int, BeforeValidator(_whole, json_schema_input_type=int | float | str | bool), Field(ge=0, le=1_000_000)
+]
 Seconds = Annotated[
     float, BeforeValidator(_seconds, json_schema_input_type=float | str), Field(ge=0, allow_inf_nan=False)
 ]

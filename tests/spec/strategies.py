@@ -56,7 +56,7 @@ resources = st.builds(
     storage=st.none() | amount,
     platform=st.none() | word,
     nodes_excluded=st.lists(word, max_size=2).map(tuple),
-    topology=st.lists(st.builds(Topology, word, word, st.booleans()), max_size=2).map(tuple),
+    topology=st.just(()) | st.builds(lambda g, r: (Topology("rack", g, r),), word, st.booleans()),
 )
 rays = st.builds(
     RaySpec,
