@@ -130,6 +130,7 @@ def prepare(client: Client, args: argparse.Namespace) -> Prepared:
 
 def _validate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="workflow_file", help="a YAML or Python file")
+    parser.add_argument("--strict", action="store_true", help="refuse extensions, for files that run elsewhere too")
     add_settings(parser)
 
 
@@ -144,11 +145,25 @@ def _validate(args: argparse.Namespace) -> int:
             ready = prepare(client, args)
         settings = {} if is_python(args.file) else {"set": args.set, "set_string": args.set_string}
         told = client.validate(ready.text, pool=args.pool, **settings)
+        if args.strict:
+            _strict(client.render(ready.text, pool=args.pool, **settings))
     if args.format_type == "json":
         print_json({"message": told})
     else:
         print(told)
     return 0
+
+
+def _strict(text: str) -> None:
+    """Raises `ClientError` for what only this platform knows."""
+    from osmo_ray.spec.errors import SpecError
+    from osmo_ray.spec.reader import read as understood
+
+    try:
+        understood(text, strict=True)
+    except SpecError as error:
+        problems = [{"path": p.path, "message": p.message, "hint": p.hint} for p in error.problems]
+        raise ClientError(str(error), status=400, code="USAGE", problems=problems) from None
 
 
 def _restart_arguments(parser: argparse.ArgumentParser) -> None:

@@ -77,15 +77,20 @@ def locate(path: Path) -> tuple[Path, str]:
     return root, ".".join(parts)
 
 
+_loaded: set[str] = set()
+"""Modules that are files of users, which may be loaded anew."""
+
+
 def _load(root: Path, module: str) -> Any:
     sys.path.insert(0, str(root))
     writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         known = sys.modules.get(module)
-        if known is not None and not _is_below(known, root):
+        if known is not None and module not in _loaded and not _is_below(known, root):
             message = f"{module}.py has the name of another module that Python has loaded ({module}); rename the file"
             raise ClientError(message, status=400, code="USAGE")
         sys.modules.pop(module, None)
+        _loaded.add(module)
         return importlib.import_module(module)
     except ClientError:
         raise
