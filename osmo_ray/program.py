@@ -32,6 +32,7 @@ WORKFLOW: Mapping[str, tuple[str, str]] = {
 }
 VERBS: Mapping[str, Entry] = {
     "run": ("submit a workflow, watch it, and end with its verdict", f"{_CLI}.run:RUN"),
+    "spec": ("print what a Python file means as YAML, or the JSON Schema of the language", f"{_CLI}.pyfiles:SPEC"),
     "explain": ("say why the tasks of a workflow wait or failed", f"{_CLI}.explain:EXPLAIN"),
     "workflow": ("work with workflows", WORKFLOW),
     "task": ("look at tasks", {"list": ("list tasks of all workflows", f"{_CLI}.others:TASK_LIST")}),
@@ -103,9 +104,15 @@ def _call(program: str, told: str, target: str, words: list[str]) -> int:
     from osmo_ray.cli.command import load
 
     verb = load(target)
-    parser = argparse.ArgumentParser(prog=program, description=f"{told[0].upper()}{told[1:]}.")
+    takes_rest = getattr(verb, "rest", False)
+    parser = argparse.ArgumentParser(
+        prog=program, description=f"{told[0].upper()}{told[1:]}.", allow_abbrev=not takes_rest
+    )
     verb.add_arguments(parser)
-    args = parser.parse_args(words)
+    args, rest = parser.parse_known_args(words)
+    if rest and not takes_rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    args.rest = rest
     try:
         return verb.run(args)
     except KeyboardInterrupt:

@@ -35,6 +35,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+CODE = "/api/x/code/"
+"""Archives of code are streamed, and have a limit of their own."""
 MAX_BODY = 24 << 20
 """Bytes of one request: a file of the largest size, twice (as written and as rendered)."""
 LATEST_CLIENT = (6, 0, 0)
@@ -93,7 +95,7 @@ class Gate:
             headers = _headers(scope)
             warning += check_version(scope["path"], headers)
             scope["caller"] = await self._caller(scope, headers)
-            streamed = scope["path"].startswith(ROUTE)
+            streamed = scope["path"].startswith((ROUTE, CODE))
             await self._app(scope, receive if streamed else _limited(receive, headers), watch)
         except Refused as error:
             warning.append((b"connection", b"close"))

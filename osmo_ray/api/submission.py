@@ -15,6 +15,7 @@ import yaml
 
 from osmo_ray.api.errors import ApiError, not_found
 from osmo_ray.api.restart import remaining
+from osmo_ray.api.routes import code
 from osmo_ray.api.services import Services
 from osmo_ray.api.shapes import Submission, Submitted
 from osmo_ray.api.views import Links
@@ -22,7 +23,7 @@ from osmo_ray.engine.admit import admit
 from osmo_ray.engine.model import Decision
 from osmo_ray.providers.template import prepare
 from osmo_ray.spec.dump import to_yaml
-from osmo_ray.spec.model import Priority, TaskInput, WorkflowSpec
+from osmo_ray.spec.model import CodeInput, Priority, TaskInput, WorkflowSpec
 from osmo_ray.spec.quantity import show_bytes
 from osmo_ray.spec.reader import read, spread_environment
 from osmo_ray.spec.template import overlay_environment
@@ -46,6 +47,7 @@ class Order:
 
 def submit(services: Services, order: Order, links: Links) -> Submitted:
     """Carry out an order. Raises `ApiError` and `SpecError`; nothing is left behind then."""
+    _text(order)
     check_pool(services, order.pool)
     priority = _priority(order.priority)
     if sum(map(bool, (order.body, order.resubmit, order.restart))) != 1:
@@ -57,6 +59,7 @@ def submit(services: Services, order: Order, links: Links) -> Submitted:
     _limits(services, spec)
     _trusted(services, spec, order.pool)
     _previous(services, spec)
+    _sent(services, spec)
     if order.validation_only:
         return Submitted(name=spec.name, logs="Workflow validation succeeded.")
     _disk(services)
@@ -68,6 +71,22 @@ def submit(services: Services, order: Order, links: Links) -> Submitted:
         spec=links.api(name, "spec"),
         dashboard_url=links.overview(name),
     )
+
+
+def _text(order: Order) -> None:
+    """JSON can carry halves of characters, which no file, log or database can hold."""
+    body = order.body
+    texts = [*order.environment]
+    if body is not None:
+        texts += [body.file, *body.set_variables, *body.set_string_variables, body.uploaded_templated_spec or ""]
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            line = text.count("\n", 0, error.start) + 1
+            raise ApiError(
+                f"Line {line} of what was sent holds half a character (a lone surrogate).", "USAGE"
+            ) from None
 
 
 def check_pool(services: Services, pool: str) -> None:
@@ -138,6 +157,17 @@ def _previous(services: Services, spec: WorkflowSpec) -> None:
             raise ApiError(f"Input {workflow}:{name}: workflow {workflow} has no task {name}.", "USAGE")
         if not task.status.finished:
             raise ApiError(f"Input {workflow}:{name}: that task is {task.status.value}, not finished.", "USAGE")
+
+
+def _sent(services: Services, spec: WorkflowSpec) -> None:
+    """Archives of code must be here before the tasks that run them."""
+    named = {i.digest for g in spec.groups for t in g.tasks for i in t.inputs if isinstance(i, CodeInput)}
+    for digest in sorted(named):
+        if not code.known(services.objects, digest):
+            raise ApiError(
+                f"The code {digest} is not here; osmo run FILE.py sends it, and so does osmo workflow submit FILE.py.",
+                "USAGE",
+            )
 
 
 def _disk(services: Services) -> None:

@@ -37,6 +37,8 @@ class Command:
     action: Callable[[argparse.Namespace], int]
     json: bool = True
     """Whether there is a form for programs; verbs that print streams have none, and `-t` is their task."""
+    rest: bool = False
+    """Words that no option takes are left in `args.rest`: the arguments of a Python workflow."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         client_options(parser, json=self.json)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from osmo_ray.cli.command import Command, connect, print_json
+from osmo_ray.cli.pyfiles import result
 from osmo_ray.cli.submit import add_submission, send
 from osmo_ray.cli.tree import Line, changes, draw
 from osmo_ray.sdk.errors import ClientError
@@ -34,7 +35,11 @@ _STYLES = {"head": "bold", "good": "green", "bad": "red", "busy": "cyan", "idle"
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="workflow_file", help="a workflow file, or the id of a workflow")
+    parser.add_argument(
+        "file",
+        metavar="workflow_file",
+        help="a YAML file, FILE.py[:workflow] with its arguments (--x 3), or the id of a workflow",
+    )
     add_submission(parser)
     parser.add_argument("--id-file", type=Path, metavar="PATH", help="write the workflow's id into this file")
     parser.add_argument("--logs", action="store_true", help="print the logs instead of the tree")
@@ -191,7 +196,10 @@ def _verdict(client: Client, state: WorkflowState, args: argparse.Namespace) -> 
         print("\n".join(report(client.explain(state.name))))
     elif args.logs:
         print(f"{state.name} {state.status}")
+    made = getattr(args, "made", None)
+    if not code and made is not None and (told := result(client, state.name, made)):
+        print(f"result: {told}")
     return code
 
 
-RUN = Command(_arguments, _run)
+RUN = Command(_arguments, _run, rest=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from osmo_ray.cli.command import Command, connect, print_json
+from osmo_ray.cli.pyfiles import compiled, is_python, refuse_rest, send_code
 from osmo_ray.sdk.errors import ClientError
 
 if TYPE_CHECKING:
@@ -48,14 +49,18 @@ def add_submission(parser: argparse.ArgumentParser) -> None:
 
 
 def _submit_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="workflow_file", help="a workflow file, or the id of a workflow")
+    parser.add_argument("file", metavar="workflow_file", help="a YAML or Python file, or the id of a workflow")
     add_submission(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the file with its templates filled in, and stop")
 
 
 def _submit(args: argparse.Namespace) -> int:
     with connect(args) as client:
+        if args.dry_run and is_python(args.file):
+            print(compiled(args).text, end="")
+            return 0
         if args.dry_run:
+            refuse_rest(args)
             print(client.render(read(args.file), pool=args.pool, set=args.set, set_string=args.set_string))
             return 0
         name = send(client, args)
@@ -74,6 +79,12 @@ def _submit(args: argparse.Namespace) -> int:
 
 def send(client: Client, args: argparse.Namespace) -> str:
     """Submit what the arguments name; returns the id of the workflow."""
+    if is_python(args.file):
+        made = compiled(args)
+        send_code(client, made)
+        args.made = made
+        return client.submit(made.text, pool=args.pool, env=args.set_env, priority=args.priority)
+    refuse_rest(args)
     if not Path(args.file).exists() and _ID.fullmatch(args.file):
         if args.set or args.set_string:
             raise ClientError("--set has no effect on a workflow that is submitted again", status=400, code="USAGE")
@@ -118,19 +129,41 @@ def prepare(client: Client, args: argparse.Namespace) -> Prepared:
 
 
 def _validate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="workflow_file")
+    parser.add_argument("file", metavar="workflow_file", help="a YAML or Python file")
+    parser.add_argument("--strict", action="store_true", help="refuse extensions, for files that run elsewhere too")
     add_settings(parser)
 
 
 def _validate(args: argparse.Namespace) -> int:
     with connect(args) as client:
-        ready = prepare(client, args)
-        told = client.validate(ready.text, pool=args.pool, set=args.set, set_string=args.set_string)
+        if is_python(args.file):
+            made = compiled(args)
+            send_code(client, made)
+            ready = Prepared(made.text)
+        else:
+            refuse_rest(args)
+            ready = prepare(client, args)
+        settings = {} if is_python(args.file) else {"set": args.set, "set_string": args.set_string}
+        told = client.validate(ready.text, pool=args.pool, **settings)
+        if args.strict:
+            _strict(client.render(ready.text, pool=args.pool, **settings))
     if args.format_type == "json":
         print_json({"message": told})
     else:
         print(told)
     return 0
+
+
+def _strict(text: str) -> None:
+    """Raises `ClientError` for what only this platform knows."""
+    from osmo_ray.spec.errors import SpecError
+    from osmo_ray.spec.reader import read as understood
+
+    try:
+        understood(text, strict=True)
+    except SpecError as error:
+        problems = [{"path": p.path, "message": p.message, "hint": p.hint} for p in error.problems]
+        raise ClientError(str(error), status=400, code="USAGE", problems=problems) from None
 
 
 def _restart_arguments(parser: argparse.ArgumentParser) -> None:
@@ -150,6 +183,6 @@ def _restart(args: argparse.Namespace) -> int:
     return 0
 
 
-SUBMIT = Command(_submit_arguments, _submit)
+SUBMIT = Command(_submit_arguments, _submit, rest=True)
 RESTART = Command(_restart_arguments, _restart)
-VALIDATE = Command(_validate_arguments, _validate)
+VALIDATE = Command(_validate_arguments, _validate, rest=True)

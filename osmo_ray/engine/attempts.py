@@ -106,11 +106,14 @@ def ended(draft: Draft, name: str, uuid: str, code: int, reason: Reason | None, 
         return
     spec = _task_spec(draft, name, task.name)
     action = action_for(code, spec.exit_actions) or action_for(code, policy.exit_actions)
+    if action is None and spec.retries and 0 < code < 256:
+        action = ExitAction.RESCHEDULE
     if action is ExitAction.RESCHEDULE:
-        if task.user_retries < policy.task_retries:
+        budget = policy.task_retries if spec.retries is None else spec.retries
+        if task.user_retries < budget:
             _again(draft, group, task, code, reason, user=True)
             return
-        reason = _with_note(reason, f"not rescheduled: {policy.task_retries} retries allowed")
+        reason = _with_note(reason, f"not rescheduled: {budget} retries allowed")
     status = status_of(code)
     if action is ExitAction.COMPLETE:
         status = _S.COMPLETED

@@ -9,7 +9,17 @@ from osmo_ray.engine.model import Group, Task, Workflow
 from osmo_ray.engine.propagate import spec_of
 from osmo_ray.engine.status import PRESCHEDULING
 from osmo_ray.spec.attempt import AttemptKey, AttemptPlan, FilePlan, GroupPlan, InputPlan, OutputPlan
-from osmo_ray.spec.model import GroupSpec, Input, ResourceSpec, Sandbox, TaskInput, TaskSpec, UrlInput, UrlOutput
+from osmo_ray.spec.model import (
+    CodeInput,
+    GroupSpec,
+    Input,
+    ResourceSpec,
+    Sandbox,
+    TaskInput,
+    TaskSpec,
+    UrlInput,
+    UrlOutput,
+)
 from osmo_ray.spec.quantity import to_bytes
 
 
@@ -56,6 +66,11 @@ def output_prefix(workflow: Workflow, task: Task) -> str:
     return f"workflows/{workflow.uuid}/{task.uuid}/{task.retry_id}"
 
 
+def code_prefix(digest: str) -> str:
+    """Where an archive of code lies, for every workflow that names it."""
+    return f"code/{digest}"
+
+
 def group_plan(workflow: Workflow, group: Group, rules: PoolRules) -> GroupPlan:
     """Exactly the attempts of this group that should exist now: placed and not finished."""
     spec = spec_of(workflow.spec, group)
@@ -100,6 +115,7 @@ def _attempt(
         peers=tuple(t.name for t in spec.tasks),
         hold=task.hold * 60,
         ray=task.ray,
+        requirements=task.requirements,
         trusted=rules.trusted,
     )
 
@@ -109,6 +125,8 @@ def _input(workflow: Workflow, wanted: Input, rules: PoolRules) -> InputPlan:
         return InputPlan("prefix", _source(workflow, wanted, rules), wanted.task, wanted.regex)
     if isinstance(wanted, UrlInput):
         return InputPlan("url", wanted.url, regex=wanted.regex)
+    if isinstance(wanted, CodeInput):
+        return InputPlan("prefix", code_prefix(wanted.digest))
     return InputPlan("dataset", wanted.name, wanted.name, wanted.regex)
 
 

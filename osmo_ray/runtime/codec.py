@@ -16,7 +16,7 @@ from osmo_ray.spec.reason import Reason
 
 _PLAN_FIELDS = tuple(f.name for f in fields(AttemptPlan) if f.name not in ("key", "ray"))
 _PARTS = {"files": FilePlan, "inputs": InputPlan, "outputs": OutputPlan}
-_TUPLES = ("argv", "peers")
+_TUPLES = ("argv", "peers", "requirements")
 _JOB_TUPLES = ("gpus", "engine_global", "engine_run")
 
 

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from osmo_ray.runtime import container, network, reasons
+from osmo_ray.runtime import container, network, pyenv, reasons
 from osmo_ray.runtime.errors import RuntimeFailure
 from osmo_ray.runtime.launch import Running, Start, hold_network, start
 from osmo_ray.runtime.sandbox import Sandbox as Jail
@@ -109,6 +109,8 @@ class Command:
         (self.folder.path / "hostname").write_text(self.place.hostname + "\n")
         self.sandbox = Jail(self.folder, layout, self.sup.host.devices(self.sup.job.gpus), private)
         self.sandbox.prepare(files)
+        if self.place.packages:
+            self.sandbox.show(self.place.packages, pyenv.INSIDE)
 
     # --- each generation -----------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from osmo_ray.runtime import reasons
+from osmo_ray.runtime import pyenv, reasons
 from osmo_ray.runtime.codec import Job
 from osmo_ray.runtime.layout import Layout
 from osmo_ray.runtime.sandbox import INPUT, OUTPUT, TOOLS
@@ -35,6 +35,8 @@ class Place:
     job: Job
     layout: Layout | None
     tools: str = ""
+    packages: str = ""
+    """The task's own Python environment on this host, or empty."""
 
     @property
     def inside(self) -> bool:
@@ -86,9 +88,10 @@ class Place:
         seen = [one for one in host if one.startswith("/") and self._sees(one)]
         seen += [one for one in _SYSTEM_PATH.split(":") if one not in seen]
         tools = TOOLS if self.job.mode == "namespaces" else self.tools
+        own = [f"{pyenv.INSIDE if self.inside else self.packages}/bin"] if self.packages else []
         last = [tools] if self.tools else []
         first = last if _repository(self.job.plan.image) in _BUSYBOX_IMAGES else []
-        return ":".join(dict.fromkeys([*first, *seen, *last]))
+        return ":".join(dict.fromkeys([*own, *first, *seen, *last]))
 
     def _sees(self, path: str) -> bool:
         if self.layout is None:

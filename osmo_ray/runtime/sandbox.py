@@ -76,6 +76,11 @@ class Sandbox:
         for target, source in files:
             self._place(target, source)
 
+    def show(self, source: str, target: str) -> None:
+        """Let a folder of the host appear, read-only, at `target`, which nothing else uses."""
+        (self.root / target[1:]).mkdir(parents=True, exist_ok=True)
+        self.mounts.append(Mount(source, target))
+
     def _prepare(self, entry: Entry) -> None:
         place = self.root / entry.name
         if entry.kind == "link":

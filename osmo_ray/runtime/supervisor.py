@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from osmo_ray.runtime import container, network, process, reasons, work
+from osmo_ray.runtime import container, network, process, pyenv, reasons, work
 from osmo_ray.runtime import syscalls as sys
 from osmo_ray.runtime.cgroups import Cgroup
 from osmo_ray.runtime.codec import Job
@@ -67,7 +67,7 @@ class Supervisor:
         self.options = Options.load(spool.root / "options.json")
         self.host = Host.load(spool.root)
         layout = self.host.layout if job.mode == "namespaces" else None
-        self.place = Place(folder, job, layout, self.host.tools)
+        self.place = Place(folder, job, layout, self.host.tools, self._packages(job.mode))
         self.orders = folder.orders(job.plan)
         self.generation = 0
         self.log = Log(folder.log)
@@ -104,6 +104,8 @@ class Supervisor:
         self.report(Phase.PREPARING)
         if self.plan.inputs:
             self.call(lambda: work.fetch(self.place, self.log))
+        if self.plan.requirements and self.job.mode != "container":
+            self.call(self._environment)
         command = Command(self)
         command.prepare()
         while True:
@@ -116,13 +118,28 @@ class Supervisor:
             break
         self._finish(ending.code, ending.reason, ran=True)
 
+    def _packages(self, mode: str) -> str:
+        """The folder of the task's Python environment on this host; empty where there is none."""
+        wanted = self.plan.requirements
+        return str(pyenv.folder(self.spool.root, wanted)) if wanted and mode != "container" else ""
+
+    def _environment(self) -> dict[str, Any]:
+        """The packages that the task wants, built once per node."""
+        begun = time.monotonic()
+        if pyenv.make(self.spool.root, self.plan.requirements):
+            packages = ", ".join(self.plan.requirements)
+            self.log.say(f"environment with {packages} built in {time.monotonic() - begun:.1f}s; this node keeps it")
+        return {}
+
     def become_process(self, why: str) -> None:
         """No container after all: run as this host runs processes, and say so."""
         self.job = replace(self.job, mode=self.host.mode, why=why)
         layout = self.host.layout if self.job.mode == "namespaces" else None
-        self.place = Place(self.folder, self.job, layout, self.host.tools)
+        self.place = Place(self.folder, self.job, layout, self.host.tools, self._packages(self.job.mode))
         self.meter = Meter(self._cgroup(), self.meter.disk_paths)
         self.report(Phase.PREPARING, reason=Reason("HowItRuns", why, {"mode": self.job.mode}))
+        if self.plan.requirements:
+            self.call(self._environment)
 
     def _cgroup(self) -> Cgroup | None:
         """This attempt's; a container's limits are the engine's."""

@@ -45,6 +45,21 @@ class Http:
         except ValueError:
             raise ClientError(f"{self.login.url}{path} did not answer with JSON", status=502) from None
 
+    def exists(self, path: str) -> bool:
+        """Whether there is something at this path. Raises `ClientError` for any other answer than yes and no."""
+        answer = self._send("HEAD", path, None, None)
+        answer.read()
+        if answer.status not in (200, 404):
+            raise _error(answer.status, b"")
+        return answer.status == 200
+
+    def put(self, path: str, data: bytes) -> None:
+        """Send bytes; they may be sent twice, so the path must be named by what they are. Raises `ClientError`."""
+        answer = self._send("PUT", path, None, data)
+        text = answer.read()
+        if answer.status != 200:
+            raise _error(answer.status, text)
+
     @contextmanager
     def stream(self, path: str, params: Params | None = None) -> Iterator[http.client.HTTPResponse]:
         """An open answer of its own connection, waited for with patience. Raises `ClientError`."""

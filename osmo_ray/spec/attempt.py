@@ -98,6 +98,8 @@ class AttemptPlan:
     hold: float = 0.0
     """Seconds to stay after a failure."""
     ray: RaySpec | None = None
+    requirements: tuple[str, ...] = ()
+    """Python packages to have without a container; a container's image brings its own."""
     trusted: bool = False
     """The pool allows Ray programs, which run outside the sandbox."""
 

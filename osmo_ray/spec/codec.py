@@ -21,6 +21,7 @@ _KINDS: dict[str, type] = {
     "task": model.TaskInput,
     "dataset": model.DatasetInput,
     "url": model.UrlInput,
+    "code": model.CodeInput,
     "to_url": model.UrlOutput,
     "to_dataset": model.DatasetOutput,
     "update_dataset": model.UpdateDatasetOutput,

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from osmo_ray.spec.model import (
+    CodeInput,
     DatasetInput,
     DatasetOutput,
     GroupSpec,
@@ -117,6 +118,8 @@ def _task(task: TaskSpec) -> dict[str, Any]:
         **({} if task.ray is None else {"ray": _ray(task.ray)}),
         **({} if task.sandbox is Sandbox.AUTO else {"sandbox": task.sandbox.value}),
         **_some(hold=task.hold),
+        **({} if task.retries is None else {"retries": task.retries}),
+        **_some(requirements=list(task.requirements)),
     }
 
 
@@ -133,6 +136,8 @@ def _input(wanted: Input) -> dict[str, Any]:
         return {"task": task, **_some(regex=wanted.regex)}
     if isinstance(wanted, DatasetInput):
         return {"dataset": {"name": wanted.name, **_some(regex=wanted.regex, localpath=wanted.localpath)}}
+    if isinstance(wanted, CodeInput):
+        return {"code": wanted.digest}
     assert isinstance(wanted, UrlInput)
     return {"url": wanted.url, **_some(regex=wanted.regex)}
 

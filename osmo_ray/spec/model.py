@@ -55,7 +55,15 @@ class UrlInput:
     regex: str = ""
 
 
-Input = TaskInput | DatasetInput | UrlInput
+@dataclass(frozen=True, slots=True)
+class CodeInput:
+    """An archive of Python code that was sent before, by the SHA-256 of its bytes: 64 hex digits. It lands as
+    `code.zip` in the input's folder."""
+
+    digest: str
+
+
+Input = TaskInput | DatasetInput | UrlInput | CodeInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +196,10 @@ class TaskSpec:
     sandbox: Sandbox = Sandbox.AUTO
     hold: float = 0.0
     """Minutes that the task stays after a failure, for a look inside."""
+    retries: int | None = None
+    """How often a command that failed is run again; None leaves it to exit actions and the pool's budget."""
+    requirements: tuple[str, ...] = ()
+    """Python packages that a node adds to a task without a container."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import re
 _QUANTITY = re.compile(r"^(\d+(?:\.\d+)?)(TiB|Ti|T|GiB|Gi|G|MiB|Mi|M|KiB|Ki|K|B|m)?$")
 _POWER = {"T": 4, "G": 3, "M": 2, "K": 1, "B": 0}
 _DURATION = re.compile(r"^(\d+)(d|h|ms|us|m|s)$")
+_ISO = re.compile(r"^P(?=.)(?:(\d+)D)?(?:T(?=.)(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?$")
 _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 
@@ -26,12 +27,14 @@ def to_bytes(text: str) -> int:
 
 
 def to_seconds(value: str | int | float) -> float:
-    """`"30m"` -> 1800.0; a bare number is seconds. Raises ValueError for anything else."""
+    """`"30m"` -> 1800.0, `"PT1H30M"` -> 5400.0; a bare number is seconds. Raises ValueError for anything else."""
     if isinstance(value, bool):
         raise ValueError(f"{value!r} is not a duration; write for example 30m, 2h or a number of seconds")
     if isinstance(value, int | float):
         return float(value)
     match = _DURATION.match(value.strip())
+    if match is None and (iso := _ISO.match(value.strip())):
+        return sum(float(n or 0) * s for n, s in zip(iso.groups(), (86400, 3600, 60, 1), strict=True))
     if match is None:
         raise ValueError(f"{value!r} is not a duration; write one number with one unit of d, h, m, s, ms or us")
     return int(match[1]) * _SECONDS[match[2]]

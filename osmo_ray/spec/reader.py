@@ -19,6 +19,7 @@ from osmo_ray.spec.document import Path, Section, Source, Tree, compose, cut, sh
 from osmo_ray.spec.errors import Problem, SpecError
 from osmo_ray.spec.model import (
     Checkpoint,
+    CodeInput,
     DatasetInput,
     DatasetOutput,
     FileSpec,
@@ -40,18 +41,22 @@ from osmo_ray.spec.model import (
     WorkflowSpec,
 )
 from osmo_ray.spec.rules import Finding, check
+from osmo_ray.spec.strict import extensions
 from osmo_ray.spec.template import Rendered
 
 MAX_PROBLEMS = 50
 _HOPELESS = 5000
 
 
-def read(text: str) -> WorkflowSpec:
-    """The workflow of a file whose text is final: nothing is rendered. Raises `SpecError` with every mistake."""
-    return read_section(cut(text)["workflow"], text.split("\n"))
+def read(text: str, *, strict: bool = False) -> WorkflowSpec:
+    """The workflow of a file whose text is final: nothing is rendered. With `strict`, what only this platform knows is
+    a mistake. Raises `SpecError` with every mistake."""
+    return read_section(cut(text)["workflow"], text.split("\n"), strict=strict)
 
 
-def read_section(section: Section, written: Sequence[str], rendered: Rendered | None = None) -> WorkflowSpec:
+def read_section(
+    section: Section, written: Sequence[str], rendered: Rendered | None = None, *, strict: bool = False
+) -> WorkflowSpec:
     """The workflow of the section `workflow`, or of what a renderer made of it. Raises `SpecError`."""
     tree = compose(_source(section, written, rendered))
     try:
@@ -67,7 +72,8 @@ def read_section(section: Section, written: Sequence[str], rendered: Rendered | 
         message = "has both `tasks` and `groups`; keep one" if loose else "needs `tasks` or `groups` with work in it"
         raise SpecError([tree.problem(("workflow",), message)])
     spec = _workflow(model.workflow)
-    _refuse(list(itertools.islice(check(spec, loose=loose), MAX_PROBLEMS)), tree)
+    broken = itertools.chain(check(spec, loose=loose), extensions(spec, loose=loose) if strict else ())
+    _refuse(list(itertools.islice(broken, MAX_PROBLEMS)), tree)
     return spec
 
 
@@ -221,6 +227,8 @@ def _task(model: schema.TaskModel, *, alone: bool) -> TaskSpec:
         ray=_ray(model.ray) if model.ray else None,
         sandbox=Sandbox(model.sandbox),
         hold=model.hold,
+        retries=model.retries,
+        requirements=tuple(model.requirements),
     )
 
 
@@ -234,6 +242,8 @@ def _input(model: schema.InputModel) -> Input:
         return DatasetInput(model.dataset.name, model.dataset.regex, model.dataset.localpath)
     if model.url is not None:
         return UrlInput(model.url, model.regex)
+    if model.code is not None:
+        return CodeInput(model.code)
     workflow, _, task = (model.task or "").rpartition(":")
     return TaskInput(task, workflow, model.regex)
 

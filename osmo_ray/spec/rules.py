@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from osmo_ray.spec.document import Path, suggest
 from osmo_ray.spec.model import (
+    CodeInput,
     DatasetInput,
     DatasetOutput,
     GroupSpec,
@@ -34,6 +35,12 @@ _WORKFLOW_ID = re.compile(r"[a-zA-Z]([a-zA-Z0-9_-]*[a-zA-Z0-9])?-[0-9]+")
 _DATASET = re.compile(r"([a-zA-Z0-9_{}-]+/)?[a-zA-Z0-9_{}-]+(:[a-zA-Z0-9_{}-]*)?")
 _URL = re.compile(r"(?:(?:s3|gs)://[^/\s,;*]+|(?:azure|tos|swift)://[^/\s,;*]+/[^/\s,;*]+)(?:/[^\s,;*]*)?")
 _ENVIRONMENT = re.compile(r"[a-zA-Z_.-][a-zA-Z0-9_.-]*")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_REQUIREMENT = re.compile(
+    r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(\[[A-Za-z0-9._,\s-]*\])?"
+    r"(\s*(===|==|~=|!=|<=|>=|<|>)\s*[A-Za-z0-9.*+!_-]+(\s*,\s*(===|==|~=|!=|<=|>=|<|>)\s*[A-Za-z0-9.*+!_-]+)*)?"
+)
+"""A name with extras and versions: what can be had from an index, and no address, path or option."""
 _CODES = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
 _TOKEN = re.compile(r"\{\{[^{}]*\}\}")
 _LABEL_KEY = re.compile(r"([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
@@ -70,6 +77,7 @@ def check(spec: WorkflowSpec, *, loose: bool) -> Findings:
     yield from _labels(spec)
     for name, resource in spec.resources.items():
         yield from _resource(("workflow", "resources", name), resource)
+    yield from _topology(spec)
     yield from _unique(spec, loose)
     order = {task.name: number for number, group in enumerate(spec.groups) for task in group.tasks}
     for number, group in enumerate(spec.groups):
@@ -144,6 +152,24 @@ def _resource(at: Path, resource: ResourceSpec) -> Findings:
             yield from _amount((*at, field), amount)
 
 
+def _topology(spec: WorkflowSpec) -> Findings:
+    """All tasks of a workflow that care where they stand say so by the same keys."""
+    used = {t.resource for g in spec.groups for t in g.tasks}
+    first: tuple[str, frozenset[str]] | None = None
+    for name, resource in spec.resources.items():
+        keys = frozenset(t.key for t in resource.topology)
+        at: Path = ("workflow", "resources", name, "topology")
+        if len(keys) < len(resource.topology):
+            yield Finding(at, f"a topology key of resource {name!r} stands twice", "keep one", resource=True)
+        if not keys or name not in used:
+            continue
+        if first is None:
+            first = (name, keys)
+        elif keys != first[1]:
+            message = f"tasks of one workflow must use the same keys of topology; {name!r} and {first[0]!r} differ"
+            yield Finding(at, message, f"{first[0]!r} has {', '.join(sorted(first[1]))}", resource=True)
+
+
 def _amount(at: Path, text: str) -> Findings:
     try:
         if to_bytes(text) <= 0:
@@ -215,6 +241,10 @@ def _inputs(at: Path, task: TaskSpec) -> Findings:
             yield from _regex((*place, "dataset", "regex"), wanted.regex)
             if wanted.localpath and ":" in wanted.name:
                 yield Finding((*place, "dataset", "name"), "a dataset with `localpath` may not name a version")
+        elif isinstance(wanted, CodeInput):
+            if not _DIGEST.fullmatch(wanted.digest):
+                hint = "`osmo spec FILE.py` writes it"
+                yield Finding((*place, "code"), f"{wanted.digest[:80]!r} is no SHA-256 of 64 hex digits", hint)
         else:
             yield from _regex((*place, "regex"), wanted.regex)
             if not _NAME.fullmatch(wanted.task) or (wanted.workflow and not _WORKFLOW_ID.fullmatch(wanted.workflow)):
@@ -359,6 +389,13 @@ def _ray_workers(at: Path, task: TaskSpec) -> Findings:
         yield from _amount((*at, "ray", "workers", "memory"), task.ray.workers.memory)
 
 
+def _requirements(at: Path, task: TaskSpec) -> Findings:
+    for index, wanted in enumerate(task.requirements):
+        if len(wanted) > 200 or not _REQUIREMENT.fullmatch(wanted):
+            hint = "write a name and versions, such as numpy>=2,<3; addresses, paths and options are not taken"
+            yield Finding((*at, "requirements", index), f"{wanted[:80]!r} is not a package", hint)
+
+
 _PARTS: tuple[Callable[[Path, TaskSpec], Findings], ...] = (
     _inputs,
     _outputs,
@@ -370,4 +407,5 @@ _PARTS: tuple[Callable[[Path, TaskSpec], Findings], ...] = (
     _exit_actions,
     _cache_size,
     _ray_workers,
+    _requirements,
 )

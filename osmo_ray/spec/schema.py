@@ -50,12 +50,19 @@ def _listed(value: object) -> object:
     return [] if value is None else value
 
 
+def _credential(value: object) -> object:
+    """The keys of one credential are text, whatever they look like."""
+    return {name: _text(key) for name, key in value.items()} if isinstance(value, dict) else value
+
+
 def _mapped(value: object) -> object:
     return {} if value is None else value
 
 
-Text = Annotated[str, BeforeValidator(_text)]
-Whole = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=1_000_000)]
+Text = Annotated[str, BeforeValidator(_text, json_schema_input_type=str | int | float | bool)]
+Whole = Annotated[
+    int, BeforeValidator(_whole, json_schema_input_type=int | float | str | bool), Field(ge=0, le=1_000_000)
+]
 Seconds = Annotated[
     float, BeforeValidator(_seconds, json_schema_input_type=float | str), Field(ge=0, allow_inf_nan=False)
 ]
@@ -119,25 +126,29 @@ def _exactly_one(present: list[str], kinds: tuple[str, ...], regex: bool) -> Non
         raise ValueError(f"needs exactly one of {listed}; this has {' and '.join(present) or 'none'}")
     if regex and present[0] in ("dataset", "update_dataset"):
         raise ValueError(f"`regex` belongs inside `{present[0]}`")
+    if regex and present[0] == "code":
+        raise ValueError("`regex` does not go with `code`, which is one file")
 
 
 class InputModel(Model):
     """What a task reads: the output of a task, a dataset, or files below a URL."""
 
     model_config = ConfigDict(
-        json_schema_extra={"oneOf": [{"required": ["task"]}, {"required": ["dataset"]}, {"required": ["url"]}]}
+        json_schema_extra={"oneOf": [{"required": [kind]} for kind in ("task", "dataset", "url", "code")]}
     )
     task: Text | None = Field(
         default=None, description="A task listed earlier, or `<workflow id>:<task>` of a finished one."
     )
     dataset: DatasetInputModel | None = None
     url: Text | None = Field(default=None, description="s3://, gs://, azure://, swift:// or tos://")
+    code: Text | None = Field(default=None, description="Extension: an archive that was sent before, by its SHA-256.")
     regex: Text = Field(default="", description="Only files whose path matches from its beginning.")
 
     @model_validator(mode="after")
     def _one(self) -> InputModel:
-        kinds = ("task", "dataset", "url")
-        _exactly_one([k for k in kinds if getattr(self, k) is not None], kinds, bool(self.regex))
+        kinds = ("task", "dataset", "url", "code")
+        present = [k for k in kinds if getattr(self, k) is not None]
+        _exactly_one(present, kinds[:3], bool(self.regex))
         return self
 
 
@@ -245,7 +256,7 @@ class TaskModel(Model):
     kpis: Annotated[list[KpiModel], BeforeValidator(_listed)] = []
     environment: TextMap = {}
     files: Annotated[list[FileModel], BeforeValidator(_listed)] = []
-    credentials: Annotated[dict[Text, Any], BeforeValidator(_mapped)] = {}
+    credentials: Annotated[dict[Text, Annotated[Any, BeforeValidator(_credential)]], BeforeValidator(_mapped)] = {}
     resource: Text = Field(default="default", description="A name in `workflow.resources`.")
     privileged: bool = False
     host_network: bool = Field(default=False, alias="hostNetwork")
@@ -259,6 +270,10 @@ class TaskModel(Model):
         default="auto", description="Extension: how to run on a host."
     )
     hold: Minutes = Field(default=0.0, description="Extension: minutes to stay after a failure.")
+    retries: Annotated[int, Field(ge=0, le=100)] | None = Field(
+        default=None, description="Extension: how often a command that failed is run again."
+    )
+    requirements: Texts = Field(default=[], description="Extension: Python packages for a task without a container.")
     resources: Annotated[Any, Field(json_schema_extra={"deprecated": True})] = None
     backend: Annotated[Any, Field(json_schema_extra={"deprecated": True})] = None
 

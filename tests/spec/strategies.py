@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from osmo_ray.spec.model import (
     Checkpoint,
+    CodeInput,
     DatasetInput,
     DatasetOutput,
     FileSpec,
@@ -39,6 +40,7 @@ texts = st.lists(text, max_size=2).map(tuple)
 inputs = st.one_of(
     st.builds(DatasetInput, dataset, regex),
     st.builds(UrlInput, url, regex),
+    st.builds(CodeInput, st.just("0a" * 32)),
     st.builds(TaskInput, word, st.just("old-3"), regex),
 )
 outputs = st.one_of(
@@ -54,7 +56,7 @@ resources = st.builds(
     storage=st.none() | amount,
     platform=st.none() | word,
     nodes_excluded=st.lists(word, max_size=2).map(tuple),
-    topology=st.lists(st.builds(Topology, word, word, st.booleans()), max_size=2).map(tuple),
+    topology=st.just(()) | st.builds(lambda g, r: (Topology("rack", g, r),), word, st.booleans()),
 )
 rays = st.builds(
     RaySpec,
@@ -94,6 +96,8 @@ def tasks(name: str, lead: bool, earlier: list[str]) -> st.SearchStrategy[TaskSp
         ray=st.none() | rays,
         sandbox=st.sampled_from(Sandbox),
         hold=st.floats(0, 100),
+        retries=st.none() | st.integers(0, 100),
+        requirements=st.lists(st.sampled_from(["numpy", "torch>=2,<3", "a[b]==1.0"]), max_size=2).map(tuple),
     )
 
 

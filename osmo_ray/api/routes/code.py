@@ -1,0 +1,75 @@
+"""Archives of Python code, by the SHA-256 of their bytes: sent once, named by any number of workflows.
+
+An archive is stored like the output of a task, with a manifest, so that a task's input can name it and nodes fetch it
+as they fetch everything else. Whoever may submit a workflow may send one; nobody can replace one, since the name is
+made of the contents.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
+
+from osmo_ray.api.errors import ApiError
+from osmo_ray.api.routes.common import User
+from osmo_ray.api.services import Services
+from osmo_ray.engine.plans import code_prefix
+from osmo_ray.objects.protocol import NoSuchObject, ObjectStore
+from osmo_ray.runtime.transfer import MANIFEST, FileEntry, Tree
+
+MAX_ARCHIVE = 256 << 20
+"""Bytes of one archive."""
+ARCHIVE = "code.zip"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_IN_MEMORY = 8 << 20
+
+
+def routes(services: Services) -> APIRouter:
+    router = APIRouter(tags=["code"], prefix="/api/x")
+
+    @router.head("/code/{digest}")
+    def look(digest: str) -> Response:
+        return Response(status_code=200 if known(services.objects, digest) else 404)
+
+    @router.put("/code/{digest}")
+    async def keep(digest: str, user: User, request: Request) -> dict[str, object]:
+        if not _DIGEST.fullmatch(digest):
+            raise ApiError("An archive of code is named by the 64 hex digits of its SHA-256.", "USAGE")
+        found, size = hashlib.sha256(), 0
+        with tempfile.SpooledTemporaryFile(_IN_MEMORY) as file:
+            async for piece in request.stream():
+                found.update(piece)
+                size += len(piece)
+                if size > MAX_ARCHIVE:
+                    raise ApiError(f"The archive has more than {MAX_ARCHIVE >> 20} MiB.", "USAGE", 413)
+                await run_in_threadpool(file.write, piece)
+            if found.hexdigest() != digest:
+                raise ApiError(f"The archive's SHA-256 is {found.hexdigest()}, not {digest}.", "USAGE")
+            file.seek(0)
+            await run_in_threadpool(_store, services.objects, digest, file, size)
+        return {"digest": digest, "size": size}
+
+    return router
+
+
+def known(objects: ObjectStore, digest: str) -> bool:
+    """Whether the archive is here, whole."""
+    if not _DIGEST.fullmatch(digest):
+        return False
+    try:
+        objects.stat(f"{code_prefix(digest)}/{MANIFEST}")
+    except NoSuchObject:
+        return False
+    return True
+
+
+def _store(objects: ObjectStore, digest: str, file: object, size: int) -> None:
+    prefix = code_prefix(digest)
+    objects.write(f"{prefix}/{ARCHIVE}", file)  # type: ignore[arg-type]
+    manifest = Tree([FileEntry(ARCHIVE, size, 0o444, ARCHIVE)]).to_json().encode()
+    objects.write(f"{prefix}/{MANIFEST}", manifest)
