@@ -19,13 +19,11 @@ from random import Random
 from osmo_ray.control import schedule
 from osmo_ray.engine.admit import admit
 from osmo_ray.engine.decide import decide_all
-from osmo_ray.engine.events import CancelRequested, Event, Held, Observed, Placed, Policy, Preempted, Tick
+from osmo_ray.engine.events import CancelRequested, Event, Observed, Policy, Preempted, Tick
 from osmo_ray.engine.limits import next_limit
 from osmo_ray.engine.model import ApplyGroup, Command, DeleteGroup, Task, Workflow
 from osmo_ray.engine.plans import PoolRules, group_plan
 from osmo_ray.engine.status import TaskStatus, may_move
-from osmo_ray.scheduler.model import Need
-from osmo_ray.scheduler.plan import plan
 from osmo_ray.sim.backend import Backend, Broken
 from osmo_ray.sim.faults import Faults
 from osmo_ray.sim.making import make
@@ -70,11 +68,12 @@ class World:
     # What the store holds: it survives everything.
     stored: dict[str, Workflow] = field(default_factory=dict)
     outbox: dict[int, tuple[str, Command]] = field(default_factory=dict)
-    asks: dict[str, Mapping[str, Need]] = field(default_factory=dict)
+    scheduling: schedule.Scheduling = field(init=False)
     """What a controller remembers."""
     epoch: int = 1
 
     def __post_init__(self) -> None:
+        self.scheduling = schedule.Scheduling(self.rules, "local")
         self.dice = Random(self.seed)  # noqa: S311 - a simulation has to be repeatable
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order, self._ids, self._seqs = itertools.count(), itertools.count(1), itertools.count(1)
@@ -150,7 +149,7 @@ class World:
         except Died:
             self.crashes += 1
             self.epoch += 1
-            self.asks = {}
+            self.scheduling = schedule.Scheduling(self.rules, "local")
             self.backend.retell()
             pause = self.dice.uniform(1, 30)
         if self.stored or self.outbox or self._heap:
@@ -190,21 +189,11 @@ class World:
                 self._commit(self.stored[uuid], found)
 
     def _place(self) -> None:
-        for uuid in self.stored.keys() - self.asks.keys():
-            self.asks[uuid] = schedule.asks(self.stored[uuid], self.rules, "local")
-        snapshot = schedule.take(self.stored, self.asks, list(self.backend.nodes.values()))
-        for node in snapshot.nodes:
+        self.scheduling.nodes = list(self.backend.nodes.values())
+        for node in self.scheduling.take(self.stored).nodes:
             if not node.total.holds(node.used):
                 raise Broken(f"{node.name} has given away more than it has: {node.used} of {node.total}")
-        decided = plan(snapshot)
-        events: dict[str, list[Event]] = defaultdict(list)
-        for (uuid, group), chosen in decided.place.items():
-            events[uuid].append(Placed(group, chosen))
-        for job in snapshot.jobs:
-            reason = decided.hold.get((job.workflow, job.group))
-            if reason is not None and reason.code != job.told:
-                events[job.workflow].append(Held(job.group, reason))
-        self._apply(events)
+        self._apply(self.scheduling.events(self.stored))
 
     def _dispatch(self) -> None:
         """Commands of the outbox, deletes last; each is settled after it was taken, or is sent again."""
@@ -255,7 +244,6 @@ class World:
         self._done[workflow.status.value] += 1
         self.backend.forget(g.uuid for g in workflow.groups)
         del self.stored[uuid]
-        self.asks.pop(uuid, None)
 
     # -- the laws
 

@@ -254,8 +254,9 @@ def test_whatever_happens_the_laws_hold_and_the_end_is_reached(
     consistent(workflow, workflow.groups[0])
     for kind, which, how in history:
         world.now += 50.0 if kind == "later" else 0.5
-        if kind == "send":
+        if kind in ("send", "good"):  # a backend that behaves sees only what it was told to run
             world.carry_out()
+        if kind == "send":
             continue
         event = behaved(world) if kind == "good" else hostile(world, kind, which, how)
         if event is not None:

@@ -1,4 +1,5 @@
-"""Archives of Python code, by the SHA-256 of their bytes: sent once, named by any number of workflows.
+"""What editors and compilers need: the schema of the language, and archives of Python code by the SHA-256 of their
+bytes, sent once, named by any number of workflows.
 
 An archive is stored like the output of a task, with a manifest, so that a task's input can name it and nodes fetch it
 as they fetch everything else. Whoever may submit a workflow may send one; nobody can replace one, since the name is
@@ -21,6 +22,7 @@ from osmo_ray.api.services import Services
 from osmo_ray.engine.plans import code_prefix
 from osmo_ray.objects.protocol import NoSuchObject, ObjectStore
 from osmo_ray.runtime.transfer import MANIFEST, FileEntry, Tree
+from osmo_ray.spec.schema import json_schema
 
 MAX_ARCHIVE = 256 << 20
 """Bytes of one archive."""
@@ -31,6 +33,10 @@ _IN_MEMORY = 8 << 20
 
 def routes(services: Services) -> APIRouter:
     router = APIRouter(tags=["code"], prefix="/api/x")
+
+    @router.get("/schema")
+    def schema() -> dict[str, object]:
+        return json_schema()
 
     @router.head("/code/{digest}")
     def look(digest: str) -> Response:

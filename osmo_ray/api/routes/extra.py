@@ -33,7 +33,6 @@ from osmo_ray.api.views import amounts, reason_view
 from osmo_ray.engine.explain import explain
 from osmo_ray.engine.model import Group, Task, Workflow
 from osmo_ray.engine.status import TaskStatus
-from osmo_ray.spec.schema import json_schema
 from osmo_ray.store.protocol import TaskRow, WorkflowQuery
 
 LAST_LINES = 5
@@ -106,10 +105,6 @@ def routes(services: Services) -> APIRouter:
             services.objects.delete([info.key for info in services.objects.list(prefix)])
         store.delete_workflows([workflow.uuid])
         return Named(name=workflow.id)
-
-    @router.get("/schema")
-    def schema() -> dict[str, object]:
-        return json_schema()
 
     @router.get("/status")
     def status(user: User) -> StatusView:
