@@ -20,7 +20,7 @@ from osmo_ray.data.index import ChunkIndex, Ids
 class Condemned:
     """One verdict. `at` is seconds since the epoch; `sessions` are the uploads that ran when it was announced."""
 
-    number: int
+    name: str
     at: float
     packs: tuple[str, ...]
     sessions: tuple[str, ...] = ()

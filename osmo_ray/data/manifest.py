@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from blake3 import blake3
@@ -126,6 +127,15 @@ def _check_above(table: pa.Table) -> None:
     wrong = pc.filter(above, pc.invert(pc.is_in(above, value_set=folders.combine_chunks())))
     if len(wrong):
         raise Corrupt(f"the manifest has files below {wrong[0].as_py()!r}, which is no folder of it")
+
+
+def chunk_ids(table: pa.Table) -> npt.NDArray[np.uint8]:
+    """The ids of all chunks of all rows, shape (n, 32), repeated as they repeat."""
+    whole = table.filter(pc.and_(pc.is_valid(table.column("digest")), pc.is_null(table.column("parts"))))
+    several = pc.drop_null(table.column("parts"))
+    ids = _joined(whole.column("digest").cast(pa.binary()))
+    packed = np.frombuffer(_joined(several), np.uint8).reshape(-1, PART_BYTES)[:, :ID_BYTES]
+    return np.concatenate([np.frombuffer(ids, np.uint8).reshape(-1, ID_BYTES), packed])
 
 
 class Checksum:

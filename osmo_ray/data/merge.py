@@ -52,15 +52,10 @@ def _both(gone: pa.Array, put: pa.Table, their_gone: pa.Array, their_put: pa.Tab
     shared = pc.filter(mine, pc.is_in(mine, value_set=their))
     if not len(shared):
         return []
-    agreed = set(pc.filter(gone, pc.is_in(gone, value_set=their_gone)).to_pylist())
     both_put = [t.filter(pc.is_in(t.column("path"), value_set=shared)) for t in (put, their_put)]
     both_put = [t.take(pc.sort_indices(t, [("path", "ascending")])) for t in both_put]
     differing = {path for step in diff([both_put[0]], [both_put[1]]) for _, path in step.changes()}
-    return sorted(path for path in shared.to_pylist() if path in differing or (path not in agreed and path in _set(gone)))
-
-
-def _set(array: pa.Array) -> set[bytes]:
-    return set(array.to_pylist())
+    return sorted(path for path in shared.to_pylist() if path in differing)
 
 
 def _refuse(paths: list[bytes]) -> None:

@@ -47,7 +47,7 @@ def shard_plan(
     checksum: str, sizes: npt.NDArray[np.int64] | Sequence[int], *, epoch: int, rank: int, world: int, seed: int = 0
 ) -> ShardPlan:
     """The files of one rank. `sizes` are the bytes of each file in order of path. Every file belongs to exactly one
-    rank of an epoch; the ranks' bytes differ by no more than the largest file."""
+    rank of an epoch; the ranks' bytes differ by at most twice the largest file."""
     if not 0 <= rank < world:
         raise ValueError(f"rank {rank} is not among the ranks 0 to {world - 1}")
     weights = np.asarray(sizes, np.int64)
