@@ -111,6 +111,15 @@ class ChunkIndex:
         sums = np.bincount(self.pack_of, weights=self._stored, minlength=len(self.packs))
         return {name: int(sums[i]) for i, name in enumerate(self.packs)}
 
+    def table(self) -> pa.Table:
+        """All of it as one segment."""
+        packs = pa.DictionaryArray.from_arrays(pa.array(self.pack_of, pa.int32()), pa.array(self.packs, pa.string()))
+        ids = pa.FixedSizeBinaryArray.from_buffers(
+            pa.binary(ID_BYTES), len(self.ids), [None, pa.py_buffer(np.ascontiguousarray(self.ids))]
+        )
+        numbers = [pa.array(column, pa.uint32()) for column in (self._offset, self._size, self._stored)]
+        return pa.Table.from_arrays([packs, ids, *numbers], schema=INDEX_SCHEMA)
+
     def stored(self, row: int) -> int:
         return int(self._stored[row])
 

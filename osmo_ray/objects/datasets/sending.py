@@ -63,6 +63,11 @@ class Sender:
         self.index = self._bucket.index()
         self._usable = np.array([name not in self.condemned for name in self.index.packs], bool)
 
+    def distrust(self, packs: Iterable[str]) -> None:
+        """Rely on these packs no more than on condemned ones: what is in them is sent again."""
+        self.condemned |= set(packs)
+        self._usable = np.array([name not in self.condemned for name in self.index.packs], bool)
+
     def carry(self, ids: Ids, reader: Reader) -> None:
         """Make sure of chunks that another version has: those in condemned packs are copied."""
         for at in np.flatnonzero(~self.known(ids)):
