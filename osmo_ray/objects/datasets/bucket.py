@@ -139,13 +139,17 @@ class Bucket:
             yield pq.ParquetFile(target, memory_map=True)
 
     def _fetch(self, key: str, target: Path) -> Path:
-        self.store.download(key, target)
-        if self.seal.overhead:
-            target.write_bytes(self.seal.open(target.read_bytes(), key))
-        if _hash(target) != _named(key):
-            target.unlink()
-            raise Corrupt(f"{key} is not what was stored there; restore it from a copy of the bucket")
-        return target
+        for _ in range(2):  # the wire may have been at fault
+            self.store.download(key, target)
+            try:
+                if self.seal.overhead:
+                    target.write_bytes(self.seal.open(target.read_bytes(), key))
+                if _hash(target) == _named(key):
+                    return target
+            except Corrupt:
+                continue
+        target.unlink()
+        raise Corrupt(f"{key} is not what was stored there; restore it from a copy of the bucket")
 
     def condemned(self) -> list[Condemned]:
         """Every verdict that stands; `sessions` is missing (empty) until it was announced."""
