@@ -87,9 +87,8 @@ def check(table: pa.Table) -> None:
     """Raises `Corrupt` for rows that a restore must not follow: paths that leave the folder, that occur twice, or
     that lie below something which is no folder; digests that do not fit."""
     paths = table.column("path")
-    if len(table) > 1:
-        if not pc.all(pc.less(paths.slice(0, len(table) - 1), paths.slice(1))).as_py():
-            raise Corrupt("the manifest's paths are not in order, or one occurs twice")
+    if len(table) > 1 and not pc.all(pc.less(paths.slice(0, len(table) - 1), paths.slice(1))).as_py():
+        raise Corrupt("the manifest's paths are not in order, or one occurs twice")
     check_paths(paths)
     _check_files(table)
     _check_above(table)

@@ -68,9 +68,7 @@ def open_bucket(
 class Bucket:
     """Made by `open_bucket`. `now` gives seconds since the epoch."""
 
-    def __init__(
-        self, store: ObjectStore, seal: Seal, id: str, cache: Path | None, now: Callable[[], float]
-    ) -> None:
+    def __init__(self, store: ObjectStore, seal: Seal, id: str, cache: Path | None, now: Callable[[], float]) -> None:
         self.store, self.seal, self.id, self.now = store, seal, id, now
         self.cache = cache / id if cache else None
 
@@ -161,7 +159,9 @@ class Bucket:
                 if record is None:  # swept since
                     continue
                 announced = self._maybe(key.removesuffix("packs") + "sessions") or {"sessions": [UNANNOUNCED]}
-                found.append(Condemned(key.split("/")[1], record["at"], tuple(record["packs"]), tuple(announced["sessions"])))
+                found.append(
+                    Condemned(key.split("/")[1], record["at"], tuple(record["packs"]), tuple(announced["sessions"]))
+                )
         return found
 
     def _maybe(self, key: str) -> dict[str, Any] | None:

@@ -95,9 +95,7 @@ def collections_with(bucket: Bucket, dataset: str, number: int | None = None) ->
     """The collections that hold this dataset (in this version, if one is given)."""
     found = [name.name for name in names(bucket) if name.kind == COLLECTION]
     return [
-        name
-        for name in found
-        if any(m == dataset and number in (None, n) for m, n in collection(bucket, name).members)
+        name for name in found if any(m == dataset and number in (None, n) for m, n in collection(bucket, name).members)
     ]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from osmo_ray.data.chunking import ID_BYTES
 from osmo_ray.data.errors import Conflict, DataError
-from osmo_ray.data.garbage import Condemned, condemnable, may_sweep, sweep, wasteful
+from osmo_ray.data.garbage import condemnable, may_sweep, sweep, wasteful
 from osmo_ray.data.index import ChunkIndex, Ids, unique
 from osmo_ray.data.manifest import chunk_ids
 from osmo_ray.data.versions import load_version
@@ -174,9 +174,7 @@ def _spared(bucket: Bucket, mark: _Mark, policy: Policy) -> set[str]:
     condemned = {pack for verdict in bucket.condemned() for pack in verdict.packs}
     young = bucket.now() - policy.grace
     ours = {
-        name
-        for name in mark.index.packs
-        if name.split("/")[0] in mark.running or int(name.split("-")[0], 16) > young
+        name for name in mark.index.packs if name.split("/")[0] in mark.running or int(name.split("-")[0], 16) > young
     }
     return condemned | ours
 

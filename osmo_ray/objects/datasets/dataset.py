@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class About:
 
     message: str = ""
     created_by: str = ""
-    lineage: Lineage = Lineage()
+    lineage: Lineage = field(default_factory=Lineage)
     metadata: Mapping[str, Any] | None = None
 
 
@@ -195,7 +195,7 @@ class Dataset:
             pass
         return version
 
-    def read(self, path: bytes, selector: str = LATEST) -> Entry:
+    def find(self, path: bytes, selector: str = LATEST) -> Entry:
         """The row of one path. Raises `NoSuchDataset`."""
         for batch in self.batches(self.version(selector)):
             rows = batch.filter(pc.equal(batch.column("path"), path))
@@ -286,7 +286,9 @@ def _removed(table: pa.Table, regex: str) -> pa.Table:
     rows = [row for row in entries_of(table) if not pattern.match(row.path.decode(errors="surrogateescape"))]
     kept = _with_folders(rows)
     emptied = {row.path for row in kept if row.kind is Kind.FOLDER} - {row.path.rpartition(b"/")[0] for row in kept}
-    was_empty = {row.path for row in entries_of(table)} - {p.rpartition(b"/")[0] for p in table.column("path").to_pylist()}
+    was_empty = {row.path for row in entries_of(table)} - {
+        p.rpartition(b"/")[0] for p in table.column("path").to_pylist()
+    }
     return table_of(row for row in kept if row.path not in emptied or row.path in was_empty)
 
 

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
+from typing import BinaryIO, cast
 
 import numpy as np
 
@@ -123,7 +124,7 @@ class Sender:
         source = _Pieces(pieces)
         key = layout.pack(name)
         if self._bucket.store.url.startswith("file:"):
-            sent = self._bucket.store.write(key, source)
+            sent = self._bucket.store.write(key, cast("BinaryIO", source))
         else:
             sent = self._bucket.store.write(key, b"".join(pieces))
         with self._lock:
@@ -139,7 +140,7 @@ class _Pieces(io.RawIOBase):
         self._pieces = list(pieces)
         self._at = 0
 
-    def read(self, size: int = -1) -> bytes | memoryview:  # type: ignore[override]  # a view is written as bytes are
+    def read(self, size: int = -1) -> bytes | memoryview:
         if self._at == len(self._pieces):
             return b""
         self._at += 1

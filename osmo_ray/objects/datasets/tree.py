@@ -46,7 +46,7 @@ class Found:
         if stat.S_ISDIR(self.status.st_mode):
             return Entry(self.path, Kind.FOLDER, mode, self.status.st_mtime_ns)
         if stat.S_ISLNK(self.status.st_mode):
-            target = os.readlink(self.source)
+            target = os.readlink(self.source)  # noqa: PTH115 - bytes paths throughout
             return Entry(self.path, Kind.LINK, 0o777, self.status.st_mtime_ns, target=target)
         return Entry(self.path, Kind.FILE, mode, self.status.st_mtime_ns, size, digest, parts)
 
@@ -59,13 +59,13 @@ def walk(root: Path) -> Iterator[Found]:
     """Everything below a folder, or the one file. Raises `DataError` for what no dataset can hold."""
     source = os.fsencode(root)
     try:
-        status = os.stat(source)
+        status = os.stat(source)  # noqa: PTH116
     except OSError as error:
         raise DataError(f"cannot read {root}: {error.strerror}") from error
     if stat.S_ISDIR(status.st_mode):
         yield from _below(source, b"")
     else:
-        yield _checked(Found(os.path.basename(source), source, status))
+        yield _checked(Found(os.path.basename(source), source, status))  # noqa: PTH119
 
 
 def _below(folder: bytes, prefix: bytes) -> Iterator[Found]:
@@ -85,7 +85,7 @@ def _checked(found: Found) -> Found:
     mode = found.status.st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
         raise DataError(
-            f"{os.fsdecode(found.source)} is no file, folder or link, so no dataset can hold it; leave it out by a regex"
+            f"{os.fsdecode(found.source)} is no file, folder or link, no dataset can hold it; leave it out by a regex"
         )
     return found
 
