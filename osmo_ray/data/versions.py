@@ -104,7 +104,7 @@ def load_object(data: bytes, what: str) -> dict[str, Any]:
     try:
         found = json.loads(data)
         known = found.pop("format", FORMAT)
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise Corrupt(f"this is not the record of a {what}: {error}") from error
     if known != FORMAT:
         raise Corrupt(f"this {what} has format {known}, this program reads format {FORMAT}; use a newer one")
