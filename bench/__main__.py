@@ -1,6 +1,6 @@
 """`make bench`: what the platform costs, beside references measured in the same run.
 
-    python -m bench [SECTION ...]        sections: store control rate start memory help api logs
+    python -m bench [SECTION ...]        sections: store control rate start memory help api logs datasets
 
 Each figure is the median of several; CPU is the control plane's own. These are measurements, not tests: nothing here
 passes or fails. docs/performance.md holds a run's output and says on what machine.
@@ -162,6 +162,10 @@ def store() -> None:
     subprocess.run([sys.executable, str(ROOT / "bench/bench_store.py")], check=True, cwd=ROOT)
 
 
+def datasets() -> None:
+    subprocess.run([sys.executable, "-m", "bench.datasets"], check=True, cwd=ROOT)
+
+
 SECTIONS: dict[str, Callable[[], None]] = {
     "help": help_text,
     "control": control,
@@ -171,6 +175,7 @@ SECTIONS: dict[str, Callable[[], None]] = {
     "api": api,
     "logs": logs,
     "store": store,
+    "datasets": datasets,
 }
 
 

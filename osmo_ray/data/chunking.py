@@ -15,7 +15,7 @@ from pyfastcdc import FastCDC
 
 WHOLE = 8 << 20
 """Files of at least this many bytes are cut."""
-MIN_CHUNK, AVERAGE_CHUNK, MAX_CHUNK = 128 << 10, 512 << 10, 2 << 20
+MIN_CHUNK, AVERAGE_CHUNK, MAX_CHUNK = 32 << 10, 128 << 10, 512 << 10
 ID_BYTES = 32
 PART_BYTES = ID_BYTES + 4
 _PARTS = "osmo-ray 2026 file of several chunks"

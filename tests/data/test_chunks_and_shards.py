@@ -42,7 +42,31 @@ def test_windows_do_not_change_the_cuts(window: int) -> None:
 def test_the_cuts_are_part_of_the_format() -> None:
     """If this fails, a new library cuts differently: then old datasets no longer share chunks with new ones."""
     noise = b"".join(Hasher()(n.to_bytes(4, "little")) for n in range(100_000))
-    assert [size for _, size in cuts(noise, last=True)] == [493032, 234764, 186804, 747538, 544229, 598542, 395091]
+    assert [size for _, size in cuts(noise, last=True)] == [
+        156735,
+        154374,
+        145223,
+        36700,
+        135340,
+        99424,
+        179633,
+        137348,
+        308516,
+        197789,
+        111056,
+        255508,
+        196867,
+        51975,
+        39879,
+        137636,
+        114151,
+        66813,
+        42296,
+        80442,
+        140278,
+        299356,
+        112661,
+    ]
 
 
 def test_an_insertion_changes_the_chunks_around_it() -> None:
@@ -50,7 +74,7 @@ def test_an_insertion_changes_the_chunks_around_it() -> None:
     other = data[: 16 << 20] + random.Random(1).randbytes((1 << 20) + 1) + data[16 << 20 :]
     hasher = Hasher()
     old = {hasher(data[at : at + size]) for at, size in cuts(data, last=True)}
-    assert sum(size for at, size in cuts(other, last=True) if hasher(other[at : at + size]) not in old) < 4 << 20
+    assert sum(size for at, size in cuts(other, last=True) if hasher(other[at : at + size]) not in old) < 2 << 20
 
 
 @given(st.lists(st.tuples(st.binary(min_size=32, max_size=32), st.integers(0, 2**32 - 1))))

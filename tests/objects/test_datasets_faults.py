@@ -188,7 +188,7 @@ def test_kill_9_in_each_phase(tmp_path: Path, what: str, step: int) -> None:
             collect(mine.bucket, NOW)
         os._exit(0)
     _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL or os.WEXITSTATUS(status) == 0
+    assert (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL) or os.WEXITSTATUS(status) == 0
     again = Dataset(open_bucket(LocalStore(tmp_path / "bucket"), now=lambda: 9e9), "d")
     last = again.version()
     assert verify(again.bucket) == []

@@ -140,7 +140,7 @@ def test_the_cache_keeps_its_limit(dataset: Dataset, tmp_path: Path) -> None:
             cache.path(entry, reader)
     first = cache.size()
     cache.path(dataset.find(b"large"), reader)
-    assert 0 < first and cache.size() <= 10 << 20
+    assert first > 0 and cache.size() <= 10 << 20
     (tmp_path / "more").write_bytes(random.Random(9).randbytes(9 << 20))
     dataset.update([tmp_path / "more"])
     cache.path(dataset.find(b"more"), reader)

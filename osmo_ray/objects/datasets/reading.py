@@ -10,7 +10,9 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from osmo_ray.data.chunking import Part
+import numpy as np
+
+from osmo_ray.data.chunking import ID_BYTES, Part
 from osmo_ray.data.errors import Corrupt
 from osmo_ray.data.index import ChunkIndex, Place
 from osmo_ray.data.reads import Run, runs
@@ -46,7 +48,13 @@ class Reader:
 
     def plan(self, wanted: Iterable[tuple[bytes, T]]) -> list[Run[tuple[bytes, T]]]:
         """Few reads for many chunks; each wanted thing is (id, what the caller calls it)."""
-        return list(runs([(self.place(id), (id, tag)) for id, tag in wanted]))
+        asked = list(wanted)
+        index = self.index
+        rows = index.find(np.frombuffer(b"".join(id for id, _ in asked), np.uint8).reshape(-1, ID_BYTES))
+        places = [
+            index.place(int(row)) if row >= 0 else self.place(id) for row, (id, _) in zip(rows, asked, strict=True)
+        ]
+        return list(runs(zip(places, asked, strict=True)))
 
     def read(self, run: Run[tuple[bytes, T]]) -> Iterator[tuple[T, bytes | memoryview]]:
         """The chunks of a run, verified."""
