@@ -64,9 +64,8 @@ def row(name: str, *cells: object) -> None:
 
 def run(*command: object, cwd: Path | None = None, env: Mapping[str, str] = {}) -> None:
     told = {name: value for name, value in os.environ.items() if name != "AWS_CA_BUNDLE"}  # rclone refuses it
-    done = subprocess.run(
-        [str(part) for part in command], cwd=cwd, env={**told, **PEERS, **env}, capture_output=True, text=True
-    )
+    given = [str(part) for part in command]
+    done = subprocess.run(given, cwd=cwd, env={**told, **PEERS, **env}, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{command[0]}: {done.stderr[-400:]}")
 

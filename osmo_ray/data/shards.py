@@ -1,7 +1,7 @@
 """Who reads which files in which order, computed alike everywhere from the manifest alone.
 
-The plan depends on the version's checksum, the seed, the epoch, the rank and the size of the world, and on nothing else:
-a worker that is replaced gets the rank of the lost one and with it the same plan; a cursor says how far it came.
+The plan depends on the version's checksum, the seed, the epoch, the rank and the size of the world, and on nothing
+else: a worker that is replaced gets the rank of the lost one and with it the same plan; a cursor says how far it came.
 """
 
 from __future__ import annotations

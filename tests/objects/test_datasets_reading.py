@@ -38,15 +38,15 @@ SHAPE = st.recursive(
 
 def build(shape: object, path: bytes) -> None:
     if isinstance(shape, dict):
-        os.mkdir(path)
+        os.mkdir(path)  # noqa: PTH102 - bytes paths
         for name, inner in shape.items():
             build(inner, path + b"/" + name)
     elif shape[0] == "link":  # type: ignore[index]
-        os.symlink(shape[1], path)  # type: ignore[index]
+        os.symlink(shape[1], path)  # type: ignore[index]  # noqa: PTH211
     else:
         _, data, mode, mtime = shape  # type: ignore[misc]
         Path(os.fsdecode(path)).write_bytes(data)
-        os.chmod(path, mode)
+        os.chmod(path, mode)  # noqa: PTH101
         os.utime(path, ns=(mtime, mtime))
 
 

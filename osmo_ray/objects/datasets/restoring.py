@@ -152,11 +152,10 @@ def _write_large(path: bytes, entry: Entry, reader: Reader, pool: ThreadPoolExec
 
 
 def _write_at(opened: int, run: Run[tuple[bytes, int]], reader: Reader) -> None:
-    for at, data in reader.read(run):
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(opened, view, at)
-            view, at = view[written:], at + written
+    for start, data in reader.read(run):
+        done = 0
+        while done < len(data):
+            done += os.pwrite(opened, memoryview(data)[done:], start + done)
 
 
 def _link(path: bytes, entry: Entry) -> None:
