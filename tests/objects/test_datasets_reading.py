@@ -80,11 +80,19 @@ def test_what_was_hashed_is_not_read_again(dataset: Dataset, tmp_path: Path, mon
     assert dataset.find(b"sub/f1").size == 3
 
 
+def _interrupt(opened: int, data: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_restore_goes_on_where_it_stopped(dataset: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "out"
     dataset.download(out)
     (out / "sub" / "f1").write_bytes(b"damaged")
     (out / "large").unlink()
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("osmo_ray.objects.datasets.restoring.write_all", _interrupt)
+        dataset.download(out, resume=True)
+    assert list(out.rglob(".osmo-part-*"))
     with pytest.raises(DataError, match="not empty"):
         dataset.download(out)
     assert dataset.download(out, resume=True) >= dataset.find(b"large").size

@@ -1,8 +1,8 @@
 """Files become rows of a manifest and chunks in packs.
 
 Small files are read and hashed by a few threads in batches, in order of path, so that neighbours lie together in a
-pack; a large file is read in windows, cut by its content, its chunks hashed by the same threads. A file that changes while it
-is read is read again, and refused if it will not hold still.
+pack; a large file is read in windows, cut by its content, its chunks hashed by the same threads. A file that changes
+while it is read is read again, and refused if it will not hold still.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The files of a node that any task on it may need again, by content.
 
 A file is fetched once per node and then given to each task by a reflink, a copy, or (where the task may not write) a
-hard link. It is verified when it enters and each time it is given out: a neighbour with a hard link might have been able to
-write. The folder keeps below its limit by removing what was used longest ago.
+hard link. It is verified when it enters and each time it is given out: a neighbour with a hard link might have
+been able to write. The folder keeps below its limit by removing what was used longest ago.
 """
 
 from __future__ import annotations

@@ -113,19 +113,19 @@ def _end_silent(bucket: Bucket, policy: Policy) -> int:
             continue
         if not seen.manifests:
             count += give_up(bucket, seen.id)
-        elif seen.manifests and any(f"/{seen.id}-" in key for key in _manifests(bucket)):
+        elif any(f"/{seen.id}-" in key for key in _manifests(bucket, deleted=True)):
             bucket.store.delete([layout.begun(seen.id), layout.ended(seen.id)])
     return count
 
 
-def _manifests(bucket: Bucket) -> set[str]:
-    """The manifests of every version that is not deleted."""
+def _manifests(bucket: Bucket, *, deleted: bool = False) -> set[str]:
+    """The manifests of every version that is not deleted (or of those, too)."""
     found = set()
     keys = [info.key for info in bucket.store.list(layout.DATASETS)]
     gone = {tuple(key.split("/")[1::2]) for key in keys if key.split("/")[2] == "deleted"}
     for key in keys:
         _, dataset, kind, *rest = key.split("/")
-        if kind == "versions" and (dataset, rest[0]) not in gone:
+        if kind == "versions" and (deleted or (dataset, rest[0]) not in gone):
             found.add(f"{layout.DATASETS}/{dataset}/{load_version(bucket.get(key)).manifest}")
     return found
 

@@ -1,8 +1,8 @@
 """A version as a stream of Arrow record batches for one worker of many.
 
 Which files, and in which order, is the pure plan of `osmo_ray.data.shards`; here they are fetched ahead by a few
-threads, through the node's cache, and opened by their kind: Parquet row groups, tars in WebDataset's manner, anything else as
-(path, bytes). Each batch comes with the cursor behind it: give that back to go on from there.
+threads, through the node's cache, and opened by their kind: Parquet row groups, tars in WebDataset's manner, anything
+else as (path, bytes). Each batch comes with the cursor behind it: give that back to go on from there.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from blake3 import blake3
+
 from osmo_ray.data.chunking import pack_parts
 from osmo_ray.data.errors import DataError
 from osmo_ray.data.manifest import Entry, Kind
@@ -171,7 +173,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 def _temporary(path: bytes) -> bytes:
     """A name beside the final one that a crashed restore may have left."""
-    part = os.path.dirname(path) + b"/" + _PART + str(abs(hash(path))).encode()  # noqa: PTH120
+    part = os.path.dirname(path) + b"/" + _PART + blake3(path).hexdigest(8).encode()  # noqa: PTH120
     try:
         os.unlink(part)  # noqa: PTH108
     except FileNotFoundError:
