@@ -129,12 +129,12 @@ class Bucket:
         """A Parquet object, verified by the hash in its name, kept in the cache if there is one."""
         if self.cache is None:
             with tempfile.TemporaryDirectory(prefix="osmo-") as folder:
-                yield pq.ParquetFile(self._fetch(key, Path(folder) / "table"), memory_map=True)
+                yield pq.ParquetFile(self._fetch(key, Path(folder) / "table"), memory_map=True, pre_buffer=False)
         else:
             target = self.cache / key
             if not (target.exists() and _hash(target) == _named(key)):
                 self._fetch(key, target)
-            yield pq.ParquetFile(target, memory_map=True)
+            yield pq.ParquetFile(target, memory_map=True, pre_buffer=False)
 
     def _fetch(self, key: str, target: Path) -> Path:
         for _ in range(2):  # the wire may have been at fault

@@ -1,8 +1,9 @@
 """The files of a node that any task on it may need again, by content.
 
 A file is fetched once per node and then given to each task by a reflink, a copy, or (where the task may not write) a
-hard link. It is verified when it enters and each time it is given out: a neighbour with a hard link might have
-been able to write. The folder keeps below its limit by removing what was used longest ago.
+hard link. It is verified when it enters, and again whenever its inode or its change time is not what it was then:
+a neighbour with a hard link might have been able to write. The folder keeps below its limit by
+removing what was used longest ago.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class NodeCache:
         self._files, self._limit = root / "files", limit
         self._files.mkdir(parents=True, exist_ok=True)
         self._lock_file = root / "lock"
+        self._verified: dict[Path, tuple[int, int, int]] = {}
 
     def path(self, entry: Entry, reader: Reader) -> Path:
         """The file's content under a name in the cache, fetched if need be; only to be read, and soon: it may be
@@ -86,13 +88,15 @@ class NodeCache:
         except FileNotFoundError:
             return False
         try:
-            at = 0
-            for part in entry.chunks():
-                if reader.hasher(os.pread(opened, part.size, at)) != part.id:
-                    return False
-                at += part.size
+            if os.fstat(opened).st_size != entry.size:
+                return False
+            if self._verified.get(path) != _signs(opened):
+                for at, part in _starts(entry):
+                    if reader.hasher(os.pread(opened, part.size, at)) != part.id:
+                        return False
             os.utime(opened)
-            return os.fstat(opened).st_size == entry.size
+            self._verified[path] = _signs(opened)
+            return True
         finally:
             os.close(opened)
 
@@ -125,6 +129,12 @@ class NodeCache:
         with self._lock_file.open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _signs(opened: int) -> tuple[int, int, int]:
+    """What changes when anybody writes to the file, or puts another in its place."""
+    found = os.fstat(opened)
+    return found.st_ino, found.st_ctime_ns, found.st_size
 
 
 def _starts(entry: Entry) -> Iterable[tuple[int, Part]]:
