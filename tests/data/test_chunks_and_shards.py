@@ -77,6 +77,7 @@ def test_an_insertion_changes_the_chunks_around_it() -> None:
     assert sum(size for at, size in cuts(other, last=True) if hasher(other[at : at + size]) not in old) < 2 << 20
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.binary(min_size=32, max_size=32), st.integers(0, 2**32 - 1))))
 def test_parts(parts: list[tuple[bytes, int]]) -> None:
     made = tuple(Part(*part) for part in parts)
@@ -104,6 +105,7 @@ def ids(chunks: list[bytes]) -> Ids:
     return np.frombuffer(b"".join(chunks), np.uint8).reshape(-1, 32)
 
 
+@settings(max_examples=60, deadline=None)
 @given(PACKS, st.lists(st.sampled_from(CHUNKS)))
 def test_the_index_finds_what_is_there(packs: dict[str, list[bytes]], asked: list[bytes]) -> None:
     index = made(packs)
@@ -115,6 +117,7 @@ def test_the_index_finds_what_is_there(packs: dict[str, list[bytes]], asked: lis
     assert made(packs).table().num_rows == sum(map(len, packs.values())) == len(ChunkIndex([index.table()]))
 
 
+@settings(max_examples=60, deadline=None)
 @given(PACKS, st.lists(st.sampled_from(CHUNKS)), st.sets(st.sampled_from(["s1/0", "s2/0"])))
 def test_what_is_condemned_or_swept_is_held_elsewhere(
     packs: dict[str, list[bytes]], needed: list[bytes], spared: set[str]
@@ -142,6 +145,7 @@ def test_a_verdict_waits_for_grace_and_uploads() -> None:
     assert may_sweep(verdict, 161.0, 60.0, ["s2"]) == ""
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 50), st.integers(1, 9)), unique_by=lambda p: p[:2]))
 def test_runs_hold_every_piece_once(pieces: list[tuple[str, int, int]]) -> None:
     wanted = [(Place(pack, at * 10, size, size), n) for n, (pack, at, size) in enumerate(pieces)]
@@ -154,7 +158,7 @@ def test_runs_hold_every_piece_once(pieces: list[tuple[str, int, int]]) -> None:
         )
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 1000), max_size=400), st.integers(1, 7), st.integers(0, 3), st.integers(0, 3))
 def test_every_file_has_one_rank_and_bytes_are_even(sizes: list[int], world: int, epoch: int, seed: int) -> None:
     plans = [shard_plan("c", sizes, epoch=epoch, rank=r, world=world, seed=seed) for r in range(world)]

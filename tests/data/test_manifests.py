@@ -43,6 +43,7 @@ def grown(leaves: dict[bytes, Entry]) -> dict[bytes, Entry]:
 TREES = st.dictionaries(PATHS, LEAVES, max_size=12).map(grown)
 
 
+@settings(max_examples=60, deadline=None)
 @given(TREES)
 def test_a_table_holds_its_rows_in_order(tree: dict[bytes, Entry]) -> None:
     table = table_of(tree.values())
@@ -52,6 +53,7 @@ def test_a_table_holds_its_rows_in_order(tree: dict[bytes, Entry]) -> None:
     assert [row.tobytes() for row in chunk_ids(table)] == ids
 
 
+@settings(max_examples=60, deadline=None)
 @given(TREES, TREES, st.integers(1, 5), st.integers(1, 5))
 def test_the_difference_is_the_difference(a: dict[bytes, Entry], b: dict[bytes, Entry], m: int, n: int) -> None:
     before, after = table_of(a.values()), table_of(b.values())
@@ -67,7 +69,7 @@ def _pieces(table: object, size: int) -> list[object]:
     return [table.slice(at, size) for at in range(0, len(table), size)]  # type: ignore[attr-defined, arg-type]
 
 
-@settings(max_examples=300)
+@settings(max_examples=100, deadline=None)
 @given(TREES, TREES, TREES)
 def test_a_rebase_has_both_changes_or_is_a_conflict(
     base: dict[bytes, Entry], ours: dict[bytes, Entry], theirs: dict[bytes, Entry]
@@ -118,6 +120,7 @@ def test_what_no_restore_may_follow_is_refused(rows: list[Entry]) -> None:
         table_of(rows)
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.binary(min_size=32, max_size=32), st.integers(0, 99)), max_size=20), st.randoms())
 def test_a_packs_list_is_read_back_or_refused(pieces: list[tuple[bytes, int]], dice: random.Random) -> None:
     entries, at = [], 0

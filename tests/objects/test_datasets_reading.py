@@ -50,7 +50,7 @@ def build(shape: object, path: bytes) -> None:
         os.utime(path, ns=(mtime, mtime))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.dictionaries(PART, SHAPE, max_size=5), st.sampled_from([None, b"k" * 32]))
 def test_any_tree_comes_back(shape: object, key: bytes | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
