@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from osmo_ray.data.errors import Conflict, DataError, NoSuchDataset
+from osmo_ray.data.versions import Requires
 from osmo_ray.objects.datasets import Dataset, open_bucket
 from osmo_ray.objects.datasets.collecting import Policy, collect, verify
 from osmo_ray.objects.datasets.dataset import About, Source
@@ -149,7 +150,9 @@ class DatasetContract:
         assert dataset.version("good").number == 1 and dataset.tags() == {"good": 1}
         with pytest.raises(Conflict, match="good"):
             dataset.delete("1")
-        dataset.tag("good", None)
+        with pytest.raises(Conflict, match="not 2"):
+            dataset.tag("good", "1", Requires("good", 2))
+        dataset.tag("good", None, Requires("good", 1))
         assert dataset.tags() == {}
         assert dataset.describe("1", {"a": {"d": 3}, "c": None}) == {"a": {"b": 1, "d": 3}}
         assert dataset.metadata("1") == {"a": {"b": 1, "d": 3}} and dataset.metadata("2") == {}

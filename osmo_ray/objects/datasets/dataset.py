@@ -20,7 +20,7 @@ from osmo_ray.data.errors import Conflict, DataError, NoSuchDataset
 from osmo_ray.data.manifest import Entry, Kind, check, chunk_ids, entries_of, table_of
 from osmo_ray.data.merge import without
 from osmo_ray.data.names import LATEST, check_tag
-from osmo_ray.data.versions import Lineage, Version, latest, load_version, merged
+from osmo_ray.data.versions import Lineage, Requires, Version, latest, load_version, merged, move_tag
 from osmo_ray.objects.datasets import catalog, layout
 from osmo_ray.objects.datasets.adding import add
 from osmo_ray.objects.datasets.bucket import Bucket
@@ -157,11 +157,15 @@ class Dataset:
         _, record = self.bucket.newest(layout.tag(self.id, tag))
         return record.get("version")
 
-    def tag(self, tag: str, selector: str | None) -> None:
-        """Set or move a tag to a version, or remove it (None). Raises `Conflict` if another moved it meanwhile."""
+    def tag(self, tag: str, selector: str | None, need: Requires | None = None) -> None:
+        """Set or move a tag to a version, or remove it (None). Raises `Conflict` if another moved it meanwhile, or if
+        it is not where `need` says."""
         to = self.version(selector).number if selector is not None else None
         folder = layout.tag(self.id, check_tag(tag))
-        number, _ = self.bucket.newest(folder)
+        number, record = self.bucket.newest(folder)
+        if need is not None:
+            at = record.get("version")
+            to = move_tag({} if at is None else {tag: at}, need, to).get(tag)
         self._append(folder, number, {"version": to}, f"tag {tag!r}")
 
     def labels(self) -> dict[str, Any]:
