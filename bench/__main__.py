@@ -1,6 +1,6 @@
 """`make bench`: what the platform costs, beside references measured in the same run.
 
-    python -m bench [SECTION ...]        sections: store control rate start memory help api logs scheduler
+    python -m bench [SECTION ...]        sections: store control rate start memory help api logs scheduler datasets
 
 Each figure is the median of several; CPU is the control plane's own. These are measurements, not tests: nothing here
 passes or fails. docs/performance.md holds a run's output and says on what machine.
@@ -177,6 +177,10 @@ def scheduling() -> None:
     scheduler.table(row)
 
 
+def datasets() -> None:
+    subprocess.run([sys.executable, "-m", "bench.datasets"], check=True, cwd=ROOT)
+
+
 SECTIONS: dict[str, Callable[[], None]] = {
     "help": help_text,
     "control": control,
@@ -187,6 +191,7 @@ SECTIONS: dict[str, Callable[[], None]] = {
     "logs": logs,
     "store": store,
     "scheduler": scheduling,
+    "datasets": datasets,
 }
 
 

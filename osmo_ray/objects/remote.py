@@ -65,7 +65,7 @@ class FsspecStore:
         """See the protocol; a range beyond the end gives what there is."""
         path = self._path(key)
         whole = start == 0 and end is None
-        with faults.translated(key):
+        with faults.translated(key), self._lock():
             if not whole and end is not None and end <= start:
                 self._file_info(key, path)
                 return b""
@@ -102,7 +102,7 @@ class FsspecStore:
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         below = check_prefix(prefix)
-        with faults.translated(below):
+        with faults.translated(below), self._lock():
             try:
                 found = self._fs.find(f"{self._root}/{below}".rstrip("/"), detail=True)
             except FileNotFoundError:
@@ -125,7 +125,7 @@ class FsspecStore:
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         try:
-            with faults.translated(key):
+            with faults.translated(key), self._lock():
                 self._fs.get_file(path, str(part))
             if not part.is_file():  # a folder: some stores make one
                 raise NoSuchObject(key)
@@ -210,7 +210,7 @@ class FsspecStore:
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        """fsspec's memory store is a plain dict: only there do writers have to take turns."""
+        """fsspec's memory store is a plain dict of files with one position each: only there is one at a time."""
         if self._scheme != "memory":
             yield
             return

@@ -1,0 +1,60 @@
+"""The keys of a bucket, all relative to where it lies: copy the folder elsewhere and it is the same bucket."""
+
+from __future__ import annotations
+
+BUCKET = "bucket.json"
+PACKS, INDEX, SESSIONS, GARBAGE, NAMES, DATASETS, COLLECTIONS = (
+    "packs",
+    "index",
+    "sessions",
+    "garbage",
+    "names",
+    "datasets",
+    "collections",
+)
+DIGITS = 12
+
+
+def pack(name: str) -> str:
+    """`name` is `session/number`."""
+    return f"{PACKS}/{name}"
+
+
+def numbered(folder: str, number: int) -> str:
+    return f"{folder}/{number:0{DIGITS}}"
+
+
+def number_of(key: str) -> int:
+    return int(key.rsplit("/", 1)[1])
+
+
+def begun(session: str) -> str:
+    return f"{SESSIONS}/{session}/begun"
+
+
+def ended(session: str) -> str:
+    return f"{SESSIONS}/{session}/ended"
+
+
+def versions(dataset: str) -> str:
+    return f"{DATASETS}/{dataset}/versions"
+
+
+def deleted(dataset: str) -> str:
+    return f"{DATASETS}/{dataset}/deleted"
+
+
+def manifests(dataset: str) -> str:
+    return f"{DATASETS}/{dataset}/manifests"
+
+
+def tag(dataset: str, name: str) -> str:
+    return f"{DATASETS}/{dataset}/tags/{name}"
+
+
+def labels(dataset: str) -> str:
+    return f"{DATASETS}/{dataset}/labels"
+
+
+def metadata(dataset: str, version: int) -> str:
+    return f"{DATASETS}/{dataset}/metadata/{version}"
