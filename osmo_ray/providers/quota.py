@@ -147,7 +147,7 @@ class _Reader:
             for token in yaml.scan(text, yaml.SafeLoader):
                 if isinstance(token, yaml.AliasToken):
                     raise self._at(token.start_mark, "aliases are not taken here; write the value out")
-            return yaml.compose(text, yaml.SafeLoader)  # type: ignore[no-any-return]
+            return yaml.compose(text, yaml.SafeLoader)
         except yaml.MarkedYAMLError as error:
             problem = error.problem or "unreadable"
             raise self._at(error.problem_mark, f"not valid YAML ({problem}); mend it there") from None
