@@ -49,9 +49,12 @@ async def lead(store, tmp_path: Path):
         controller.ledger.close()
 
 
-def send(store, pool: str, gpu: int, priority: Priority, name: str):
+def send(store, pool: str, gpu: int, priority: Priority, name: str, gang: bool = False):
     ids = (uuid.uuid4().hex for _ in itertools.count())
     wanted = spec(("t", ()), name=name, retries=3, exit_actions={"RESCHEDULE": "3006"})
+    if gang:
+        lead = wanted.groups[0].tasks[0]
+        wanted = replace(wanted, groups=(replace(wanted.groups[0], tasks=(lead, replace(lead, name="u", lead=False))),))
     wanted = replace(wanted, resources={"default": ResourceSpec(cpu=1, gpu=gpu)})
 
     def build(id: str):
@@ -132,3 +135,19 @@ async def test_without_a_file_nobody_gives_way(store, lead):
     held = await until(store, owner.id, lambda g: g.reason is not None)
     assert held.reason.code == "NoFit" and "queue" not in held.reason.evidence
     assert runs(store.find(low.id).groups[0]) and controller.counts["preempted"] == 0
+
+
+async def test_a_gang_gives_way_whole_and_comes_back_whole(store, lead, tmp_path: Path):
+    (tmp_path / "quota.yaml").write_text(QUOTA)
+    done = asyncio.Event()
+    backend = FakeBackend(nodes=NODES, script=lambda plan: Ending(0.5) if done.is_set() else Ending(float("inf")))
+    controller = lead(backend)
+    low = send(store, "first", 2, Priority.LOW, "low", gang=True)
+    await until(store, low.id, lambda g: all(t.status is TaskStatus.RUNNING for t in g.tasks))
+    done.set()
+    owner = send(store, "second", 1, Priority.NORMAL, "owner")
+    assert (await ended(store, owner.id)).status is WorkflowStatus.COMPLETED
+    again = await ended(store, low.id)
+    assert again.status is WorkflowStatus.COMPLETED
+    assert [t.retry_id for t in again.groups[0].tasks] == [1, 1]
+    assert controller.counts["preempted"] == 1
