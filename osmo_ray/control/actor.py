@@ -13,6 +13,7 @@ import threading
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import ray
 
@@ -23,6 +24,7 @@ from osmo_ray.engine.events import Policy
 from osmo_ray.engine.plans import PoolRules
 from osmo_ray.logs import configure
 from osmo_ray.objects import open_store
+from osmo_ray.providers.quota import YamlQuota
 from osmo_ray.runtime import wakeup
 from osmo_ray.store.sql import SqlStore
 
@@ -80,6 +82,7 @@ class ControllerActor:
             settings=settings.control,
             policy=settings.policy,
             rules=settings.rules,
+            quota=YamlQuota(Path(settings.agents.home) / "quota.yaml"),
         )
         bell = wakeup.listen(settings.agents.home)
         self._loop.add_reader(bell.fileno(), self._heard, bell)

@@ -19,6 +19,7 @@ from osmo_ray.control.ledger import Ledger
 from osmo_ray.engine.events import Policy
 from osmo_ray.engine.plans import PoolRules
 from osmo_ray.objects.protocol import ObjectStore
+from osmo_ray.providers.quota import QuotaProvider
 from osmo_ray.spec.attempt import NodeReport, Observation
 from osmo_ray.store.protocol import LeaseLost, Store, StoreError
 
@@ -53,6 +54,7 @@ class Controller:
         settings: ControlSettings | None = None,
         policy: Policy | None = None,
         rules: PoolRules | None = None,
+        quota: QuotaProvider | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.ledger = Ledger(store, policy or Policy(), clock)
@@ -61,9 +63,10 @@ class Controller:
         self.objects = objects
         self.settings = settings or ControlSettings()
         self.rules = rules or PoolRules()
-        self.scheduling = schedule.Scheduling(self.rules, self.settings.platform)
+        self.scheduling = schedule.Scheduling(self.rules, self.settings.platform, quota=quota, clock=clock)
         self.ledger.planner = self.scheduling.events
         self.counts: dict[str, float] = {}
+        self._quota_error = ""
         self._seen_at: dict[str, float] = {}
         self._wake = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -167,9 +170,23 @@ class Controller:
     async def _schedule_loop(self) -> None:
         while True:
             await self._until(self.ledger.schedule, self.settings.poll)
+            before = self.scheduling.preempted
             await self._passing(self.ledger.apply({}, place=True))
+            if self.scheduling.preempted != before:
+                # The places are free now; who they were freed for starts in the next cycle.
+                self.ledger.schedule.set()
+            self._look_at_quotas()
+            self.counts["preempted"] = float(self.scheduling.preempted)
             self.counts["placed"] = float(self.scheduling.placed)
             self.counts["schedule_seconds"] = self.scheduling.seconds
+
+    def _look_at_quotas(self) -> None:
+        """A bad source of quotas is told once per change of what is wrong."""
+        error = self.scheduling.quota.error if self.scheduling.quota else ""
+        self.counts["quota_stale"] = float(bool(error))
+        if error != self._quota_error:
+            self._quota_error = error
+            log.warning("quotas: %s", f"{error}; what was in force stays" if error else "good again")
 
     async def _dispatch_loop(self) -> None:
         while True:

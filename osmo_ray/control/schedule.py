@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from osmo_ray.control.ledger import Events
+from osmo_ray.control.queues import Queues
 from osmo_ray.engine.events import Event, Held, Placed
 from osmo_ray.engine.model import Group, Workflow
 from osmo_ray.engine.plans import PoolRules, request
 from osmo_ray.engine.propagate import spec_of
 from osmo_ray.engine.status import TaskStatus
+from osmo_ray.providers.quota import QuotaProvider, QuotaSnapshot
 from osmo_ray.scheduler.model import Amount, Job, Need, Node, Plan, Snapshot
 from osmo_ray.scheduler.plan import plan
 from osmo_ray.spec.attempt import NodeReport
@@ -33,12 +35,21 @@ class Scheduling:
     placed: int = 0
     seconds: float = 0.0
     """How long the newest cycle took."""
+    quota: QuotaProvider | None = None
+    clock: Callable[[], float] = time.time
+    preempted: int = 0
+    """Groups asked to give way so far."""
+    _queues: Queues | None = None
     _asks: dict[str, Mapping[str, Need]] = field(default_factory=dict)
     _groups: dict[str, _Seen] = field(default_factory=dict)
 
     def events(self, live: Mapping[str, Workflow]) -> Events:
         """Place what fits now; tell those that wait why, when that is news."""
         begun = time.perf_counter()
+        quota = self.quota.snapshot() if self.quota else None
+        if quota is not None:
+            return self._by_quota(live, quota, begun)
+        self._queues = None
         snapshot = self.take(live)
         decided = plan(snapshot) if snapshot.jobs else Plan()
         events: dict[str, list[Event]] = defaultdict(list)
@@ -50,6 +61,17 @@ class Scheduling:
             if reason is not None and reason.code != job.told:
                 events[job.workflow].append(Held(job.group, reason))
         self.placed += len(decided.place)
+        self.seconds = time.perf_counter() - begun
+        return events
+
+    def _by_quota(self, live: Mapping[str, Workflow], quota: QuotaSnapshot, begun: float) -> Events:
+        """The same where quotas decide, and who runs may be asked to give way."""
+        self._forget(live)
+        if self._queues is None:
+            self._queues = Queues(self._needs, _rank)
+        events, decided = self._queues.events(live, self._nodes({}), quota, self.clock())
+        self.placed += len(decided.place)
+        self.preempted += len({(e.workflow, e.group) for e in decided.preempt})
         self.seconds = time.perf_counter() - begun
         return events
 
@@ -69,20 +91,24 @@ class Scheduling:
                     used[node] += amount
                 if seen.job is not None:
                     jobs.append(seen.job)
-        return Snapshot(
-            tuple(
-                Node(n.name, Amount(n.cpu, n.memory, n.gpu, n.storage), used.get(n.name, Amount()), n.platform)
-                for n in self.nodes
-                if n.alive
-            ),
-            tuple(jobs),
+        return Snapshot(self._nodes(used), tuple(jobs))
+
+    def _nodes(self, used: Mapping[str, Amount]) -> tuple[Node, ...]:
+        return tuple(
+            Node(n.name, Amount(n.cpu, n.memory, n.gpu, n.storage), used.get(n.name, Amount()), n.platform)
+            for n in self.nodes
+            if n.alive
         )
 
-    def _look(self, workflow: Workflow, group: Group) -> _Seen:
-        """What is placed of a group, and the job that its tasks without a place make."""
+    def _needs(self, workflow: Workflow) -> Mapping[str, Need]:
         needs = self._asks.get(workflow.uuid)
         if needs is None:
             needs = self._asks[workflow.uuid] = asks(workflow, self.rules, self.platform)
+        return needs
+
+    def _look(self, workflow: Workflow, group: Group) -> _Seen:
+        """What is placed of a group, and the job that its tasks without a place make."""
+        needs = self._needs(workflow)
         used, waiting = [], []
         for task in group.tasks:
             if task.status is TaskStatus.PROCESSING:
@@ -129,5 +155,10 @@ def asks(workflow: Workflow, rules: PoolRules, platform: str) -> Mapping[str, Ne
 
 def _job(workflow: Workflow, group: Group, needs: tuple[Need, ...]) -> Job:
     near = next((t.node for t in group.tasks if t.node and not t.status.finished), "")
-    rank = (_RANK[workflow.priority], group.times.processing or workflow.submitted, f"{workflow.id}/{group.name}")
-    return Job(workflow.uuid, group.name, needs, rank, near, group.reason.code if group.reason else "")
+    return Job(
+        workflow.uuid, group.name, needs, _rank(workflow, group), near, group.reason.code if group.reason else ""
+    )
+
+
+def _rank(workflow: Workflow, group: Group) -> tuple[int, float, str]:
+    return _RANK[workflow.priority], group.times.processing or workflow.submitted, f"{workflow.id}/{group.name}"
