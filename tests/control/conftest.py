@@ -73,8 +73,9 @@ async def start(store: SqlStore) -> AsyncIterator[Callable[..., Controller]]:
     """Start controllers; all are stopped at the end."""
     running: list[tuple[Controller, asyncio.Task[None]]] = []
 
-    def make(backend: FakeBackend, holder: str = "one", policy: Policy | None = None) -> Controller:
-        controller = Controller(store, backend, holder, settings=FAST, policy=policy)
+    def make(backend: FakeBackend, holder: str = "one", policy: Policy | None = None, **more: object) -> Controller:
+        settings = more.pop("settings", FAST)
+        controller = Controller(store, backend, holder, settings=settings, policy=policy, **more)  # type: ignore[arg-type]
         running.append((controller, asyncio.ensure_future(controller.run())))
         return controller
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
+from dataclasses import replace
 
 from osmo_ray.backends.fake import Ending, FakeBackend
 from osmo_ray.engine.decide import decide
 from osmo_ray.engine.events import CancelRequested, Policy
 from osmo_ray.engine.status import TaskStatus, WorkflowStatus
+from osmo_ray.objects.local import LocalStore
 from osmo_ray.spec.attempt import AttemptKey, NodeReport
 from osmo_ray.spec.model import ResourceSpec
-from tests.control.conftest import ended, spec, submit
+from tests.control.conftest import FAST, ended, spec, submit
 
 FOREVER = Ending(float("inf"))
 
@@ -159,3 +162,19 @@ async def test_the_users_retries_have_their_own_budget(store, start):
     done = await ended(store, made.id)
     assert done.status is WorkflowStatus.COMPLETED and done.groups[0].tasks[0].retry_id == 2
     assert [k.retry_id for k in backend.started] == [0, 1, 2]
+
+
+async def test_what_has_been_finished_for_long_is_removed_by_the_controller_itself(store, start, tmp_path):
+    objects = LocalStore(tmp_path / "storage", durable=False)
+    backend = FakeBackend()
+    submitted = submit(store, spec(("a", ())))
+    objects.create(f"workflows/{submitted.uuid}/t/0/file", b"output")
+    objects.create(f"logs/{submitted.uuid}/t/0", b"log")
+    objects.create("workflows/another/file", b"kept")
+    start(backend, objects=objects, settings=replace(FAST, retention=0.5, retention_every=0.2))
+    await ended(store, submitted.id)
+    until = time.monotonic() + 20
+    while await asyncio.to_thread(store.find, submitted.id) is not None:
+        assert time.monotonic() < until, "it stayed"
+        await asyncio.sleep(0.05)
+    assert [info.key for info in objects.list("")] == ["workflows/another/file"]
