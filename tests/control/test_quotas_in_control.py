@@ -107,7 +107,7 @@ async def test_low_work_beyond_the_quota_gives_way_and_runs_again_later(store, l
     assert controller.counts["preempted"] == 1
 
 
-async def test_a_limit_and_a_quota_hold_with_numbers_and_a_new_file_lets_go(store, lead, tmp_path: Path):
+async def test_a_limit_holds_with_numbers_until_a_good_file_lets_go(store, lead, tmp_path: Path):
     path = tmp_path / "quota.yaml"
     path.write_text(QUOTA.replace("limit: 4", "limit: 3"))
     backend = FakeBackend(nodes=NODES, script=lambda plan: Ending(float("inf")))
