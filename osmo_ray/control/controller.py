@@ -172,13 +172,16 @@ class Controller:
             await self._until(self.ledger.schedule, self.settings.poll)
             before = self.scheduling.preempted
             await self._passing(self.ledger.apply({}, place=True))
-            if self.scheduling.preempted != before:
-                # The places are free now; who they were freed for starts in the next cycle.
-                self.ledger.schedule.set()
+            self._after_preemption(before)
             self._look_at_quotas()
             self.counts["preempted"] = float(self.scheduling.preempted)
             self.counts["placed"] = float(self.scheduling.placed)
             self.counts["schedule_seconds"] = self.scheduling.seconds
+
+    def _after_preemption(self, before: int) -> None:
+        """The places are free now; who they were freed for starts in the next cycle."""
+        if self.scheduling.preempted != before:
+            self.ledger.schedule.set()
 
     def _look_at_quotas(self) -> None:
         """A bad source of quotas is told once per change of what is wrong."""
@@ -186,7 +189,7 @@ class Controller:
         self.counts["quota_stale"] = float(bool(error))
         if error != self._quota_error:
             self._quota_error = error
-            log.warning("quotas: %s", f"{error}; what was in force stays" if error else "good again")
+            log.warning("quotas: %s", f"{error}; what was in force until now stays so" if error else "good again")
 
     async def _dispatch_loop(self) -> None:
         while True:
@@ -207,7 +210,9 @@ class Controller:
                     self._count("observations", len(seen))
 
     async def _take_in(self, seen: Sequence[Observation]) -> bool:
+        before = self.scheduling.preempted
         await watch.step(self.ledger, self.backend, seen)
+        self._after_preemption(before)
         return True
 
     async def _tidy_loop(self) -> None:

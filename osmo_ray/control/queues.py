@@ -85,6 +85,7 @@ class Queues:
             needs,
             self.rank(workflow, group),
             told=group.reason.code if group.reason else "",
+            title=f"{workflow.id}/{group.name}",
             queue=quota.resolve(workflow.pool),
             priority=PRIORITY[workflow.priority],
             seats=tuple(Seat(asked[t.uuid], t.node) for t in sitting),

@@ -22,6 +22,7 @@ class Holds:
         self.session, self.snapshot = session, snapshot
         self.nodes = {n.name: n for n in snapshot.nodes}
         self.free = _free(session)
+        self.titles = {f"{j.workflow}/{j.group}": j.title for j in snapshot.jobs if j.title}
         self._rooms: dict[tuple[object, ...], Reason] = {}
         self._reasons: dict[tuple[object, ...], Reason] = {}
         self._holders: dict[tuple[Queue, int, bool], str] = {}
@@ -58,7 +59,7 @@ class Holds:
         """Who holds most of a resource in a queue."""
         key = (queue, resource, firm)
         if key not in self._holders:
-            self._holders[key] = holders(self.session, *key)
+            self._holders[key] = holders(self.session, *key, self.titles)
         return self._holders[key]
 
     def _no_room(self, job: Job, core: CoreJob) -> Reason:
@@ -70,7 +71,12 @@ class Holds:
 
     def _waits(self, core: CoreJob) -> Reason:
         names = [self.session.nodes.names[t.kept] for t in core.tasks if t.kept >= 0]
-        victims = [t.job.name for deal in self.session.deals if deal.job is core for t in deal.gone]
+        victims = [
+            self.titles.get(t.job.name, t.job.name)
+            for deal in self.session.deals
+            if deal.job is core
+            for t in deal.gone
+        ]
         return leaving(names, list(dict.fromkeys(victims)))
 
 

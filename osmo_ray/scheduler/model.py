@@ -109,6 +109,8 @@ class Job:
     """A node where members of the group run already: preferred."""
     told: str = ""
     """Code of the reason that is known already, so that only a change of it is news."""
+    title: str = ""
+    """What reasons call it; empty: `workflow/group`."""
     queue: str = ""
     priority: int = 50
     preemptible: bool | None = None

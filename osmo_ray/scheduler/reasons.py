@@ -124,14 +124,14 @@ def _bound(by_whom: str, queue: Queue, r: int, asked: int, held: int, bound: int
     return Reason(code, sentence, {"queue": queue.name, "would_start_with": ask})
 
 
-def holders(session: Session, queue: Queue, r: int, firm: bool, most: int = 3) -> str:
+def holders(session: Session, queue: Queue, r: int, firm: bool, titles: Mapping[str, str], most: int = 3) -> str:
     """Who holds most of a resource in a queue: `train 8 GPU, eval 2 GPU and 3 more`."""
     sums: Counter[str] = Counter()
     for job in (j for q in session.queues.values() if queue in q.path for j in q.active):
         if not (firm and job.preemptible):
             held = sum(t.kind.cost[r] for t in job.tasks if t.kept >= 0)
             if held:
-                sums[job.name] += held
+                sums[titles.get(job.name, job.name)] += held
     told = ", ".join(f"{name} {shown(held, r)}" for name, held in sums.most_common(most))
     return told + (f" and {len(sums) - most} more" if len(sums) > most else "")
 

@@ -124,6 +124,9 @@ async def test_a_limit_holds_with_numbers_until_a_good_file_lets_go(store, lead,
     assert not runs(store.find(low.id).groups[0])
     path.write_text(QUOTA)
     await until(store, low.id, runs)
+    other = send(store, "first", 1, Priority.LOW, "other")
+    held = await until(store, other.id, lambda g: g.reason is not None and g.reason.code == "OverLimit")
+    assert f"(by {low.id}/" in held.reason.sentence, "who holds it, by the name that people know"
 
 
 async def test_without_a_file_nobody_gives_way(store, lead):
