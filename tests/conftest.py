@@ -8,3 +8,11 @@ import os
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+from hypothesis import settings
+
+# The same examples in every run, so that a change is judged by what it changed. `OSMO_EXPLORE=1` looks for new ones;
+# what it finds becomes a test of its own.
+settings.register_profile("repeatable", derandomize=True)
+if not os.environ.get("OSMO_EXPLORE"):
+    settings.load_profile("repeatable")
