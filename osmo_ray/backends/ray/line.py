@@ -42,6 +42,7 @@ class Door:
     def __init__(self, verbs: Mapping[str, Verb]) -> None:
         self._verbs = verbs
         self._address: Address | None = None
+        self._server: asyncio.Server | None = None
         self._busy: set[asyncio.Task[None]] = set()
 
     async def open(self) -> Address:
@@ -50,7 +51,7 @@ class Door:
             address = Address(f"osmo-agent-{secrets.token_hex(16)}", secrets.token_bytes(_SECRET))
             listening = _socket()
             listening.bind(f"\0{address.name}")
-            await asyncio.start_unix_server(self._serve, sock=listening)
+            self._server = await asyncio.start_unix_server(self._serve, sock=listening)
             self._address = address
         return self._address
 
@@ -74,7 +75,10 @@ class Door:
         except Exception as error:
             answer = (number, False, error)
         if not writer.is_closing():
-            _write(writer, answer)
+            try:
+                _write(writer, answer)
+            except Exception as error:  # pickle raises whatever the value's own hooks raise
+                _write(writer, (number, False, RuntimeError(f"{verb} gave what cannot be sent: {error}")))
             with contextlib.suppress(ConnectionError):
                 await writer.drain()
 
