@@ -20,7 +20,7 @@ from ray.exceptions import RayError
 from ray.serve._private import replica
 
 from osmo_ray import settings as settings_room
-from osmo_ray.api import application
+from osmo_ray.api import application, door
 from osmo_ray.api.services import Part, Services
 from osmo_ray.backends.protocol import BackendUnavailable
 from osmo_ray.backends.ray import names
@@ -37,7 +37,8 @@ _CALL = 10.0
 
 
 def build(args: Mapping[str, str]) -> serve.Application:
-    """The Serve application. `args` may hold `replicas`, a number, for databases that allow more than one."""
+    """The Serve application. `args` may hold `replicas`, a number, for databases that allow more than one; and
+    `listen`, HOST:PORT, where replicas then listen themselves instead of leaving that to Serve's proxy."""
     settings = settings_room.load()
     embedded = settings.database.startswith("sqlite")
     deployment = serve.deployment(
@@ -48,16 +49,21 @@ def build(args: Mapping[str, str]) -> serve.Application:
         health_check_period_s=5,
         ray_actor_options={"num_cpus": 0, "resources": {"node:__internal_head__": 0.001} if embedded else {}},
     )
-    return deployment(serve.ingress(_application)(Api)).bind()
+    listen = args.get("listen", "")
+    return deployment(serve.ingress(lambda: _application(listen))(Api)).bind()
 
 
 class Api:
     """What Serve puts the routes on; it has none of its own."""
 
 
-def _application() -> FastAPI:
+def _application(listen: str) -> FastAPI:
     _close_replica_port()
-    return application.build(services_from(settings_room.load()))
+    services = services_from(settings_room.load())
+    if not listen:
+        return application.build(services)
+    host, _, port = listen.rpartition(":")
+    return application.build(services, beside=lambda app: door.listening(app, host, int(port)))
 
 
 def _close_replica_port() -> None:

@@ -1,12 +1,12 @@
 """The application: every route over one set of services.
 
-Ray Serve hosts it in production (`app.py`), uvicorn in tests; it is the same object.
+A replica of Ray Serve hosts it in production (`app.py`), plain uvicorn in tests; it is the same object.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from fastapi import FastAPI
 from fastapi.middleware import Middleware
@@ -20,13 +20,18 @@ from osmo_ray.api.routes import code, extra, outputs, page, pools, profile, serv
 from osmo_ray.api.services import Services
 
 
-def build(services: Services) -> FastAPI:
+Beside = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+"""What is open while the application is."""
+
+
+def build(services: Services, beside: Beside = lambda app: nullcontext()) -> FastAPI:
     """The application over `services`. It holds nothing else but its metrics."""
     metrics = Metrics()
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with beside(app):
+            yield
         close = getattr(services.renderer, "close", None)
         if close is not None:
             close()

@@ -59,15 +59,14 @@ def ensure_controller(settings: Settings, head: str, cluster: Cluster) -> None:
 
 
 def ensure_api(settings: Settings) -> None:
-    """The API on Serve; the proxy listens on the head only."""
+    """The API on Serve. Its replica listens by itself, so there is no proxy."""
     serve.start(
-        proxy_location="HeadOnly",
-        http_options={"host": settings.host, "port": settings.port, "keep_alive_timeout_s": 75},
+        proxy_location="Disabled",
         logging_config={"encoding": "JSON", "log_level": "WARNING", "enable_access_log": False},
     )
     # A deployment made again would replace its replica, and cut off whoever follows a log.
     if not _deployed():
-        serve.run(build({}), name=names.SERVE_APP, route_prefix="/", blocking=False)
+        serve.run(build({"listen": f"{settings.host}:{settings.port}"}), name=names.SERVE_APP, route_prefix="/", blocking=False)
 
 
 def _deployed() -> bool:

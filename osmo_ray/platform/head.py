@@ -45,7 +45,7 @@ def environment(files: Files, listen: str) -> dict[str, str]:
         # Tasks have sessions of their own and all state is in the store: there is nothing to drain.
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         # One thread of a replica serves a request from end to end: our handlers never block its loop.
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     }
     if listen.startswith("127."):
         # Without this switch Ray replaces a loopback address by the host's and listens everywhere.
