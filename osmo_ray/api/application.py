@@ -19,7 +19,6 @@ from osmo_ray.api.middleware import Gate
 from osmo_ray.api.routes import code, extra, outputs, page, pools, profile, service, streams, tasks, workflows
 from osmo_ray.api.services import Services
 
-
 Beside = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 """What is open while the application is."""
 

@@ -66,7 +66,12 @@ def ensure_api(settings: Settings) -> None:
     )
     # A deployment made again would replace its replica, and cut off whoever follows a log.
     if not _deployed():
-        serve.run(build({"listen": f"{settings.host}:{settings.port}"}), name=names.SERVE_APP, route_prefix="/", blocking=False)
+        serve.run(
+            build({"listen": f"{settings.host}:{settings.port}"}),
+            name=names.SERVE_APP,
+            route_prefix="/",
+            blocking=False,
+        )
 
 
 def _deployed() -> bool:

@@ -94,8 +94,8 @@ class Book:
     def accept(
         self, plan: AttemptPlan, mode: str, why: str, *, private: bool, engine: Engine
     ) -> tuple[Entry | None, Observation | None]:
-        """Take a new attempt. The entry is None while it must wait for GPUs, or when it was refused for good; then
-        the observation says so."""
+        """Take a new attempt, with what there is to tell. The entry is None while it must wait for GPUs, or when it
+        was refused for good; then the observation says so."""
         gpus = self._free_gpus(plan.gpu)
         if gpus is None:
             return None, self._no_gpus(plan)
@@ -105,13 +105,13 @@ class Book:
         orders = Orders().updated(plan)
         reason = Reason("HowItRuns", why, {"mode": mode}) if why else None
         seen = Observation(plan.key, Phase.ACCEPTED, time.time(), self.node, address, plan.restart, reason=reason)
-        folder = self.spool.accept(job, seen)
-        if folder is None:
+        taken = self.spool.accept(job, seen)
+        if taken is None:
             return None, None
-        entry = Entry(folder, job, orders)
+        entry = Entry(taken[0], job, orders, seen, taken[1])
         self.entries[plan.key] = entry
         self.waiting.pop(plan.key, None)
-        return entry, None
+        return entry, seen
 
     def _address(self, *, private: bool) -> str:
         if not private:

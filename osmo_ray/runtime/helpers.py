@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
@@ -11,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -61,6 +60,7 @@ class Helpers:
         self.out = Identity.from_json(known) if known else None
         self.out_why = ""
         self._out_after = 0.0
+        self._begins: socket.socket | None = None
 
     # --- the zygote ------------------------------------------------------------------------------------------------
 
@@ -74,25 +74,45 @@ class Helpers:
                 self._start_zygote()
         return self._ask(request)
 
+    def begin(self, key: str) -> None:
+        """Have the zygote fork a supervisor for an attempt, without waiting for it: the supervisor's claim is the
+        answer. A dead zygote is replaced first."""
+        for _ in range(3):
+            try:
+                self._begins = self._begins or self._calling(zygote.BEGINS, socket.SOCK_DGRAM)
+                self._begins.send(key.encode())
+                return
+            except (ConnectionError, FileNotFoundError):
+                self.close()
+                self._start_zygote()
+        raise RuntimeFailure(0, Reason("NoZygote", "the process that starts tasks ends again and again"))
+
+    def close(self) -> None:
+        """Let go of the zygote."""
+        if self._begins is not None:
+            self._begins.close()
+            self._begins = None
+
     def _ask(self, request: bytes) -> int:
-        with self._connect() as connection:
+        with self._calling(zygote.SOCKET, socket.SOCK_SEQPACKET) as connection:
             connection.send(request)
             answer = connection.recv(4096)
         if not answer:
             raise ConnectionResetError("the zygote closed the connection")
         return int(json.loads(answer)["pid"])
 
-    @contextlib.contextmanager
-    def _connect(self) -> Iterator[socket.socket]:
-        address, fd = short(self.root, zygote.SOCKET)
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    def _calling(self, name: str, kind: int) -> socket.socket:
+        address, fd = short(self.root, name)
+        calling = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC)
         try:
-            connection.settimeout(_START_LIMIT)
-            connection.connect(address)
-            yield connection
+            calling.settimeout(_START_LIMIT)
+            calling.connect(address)
+        except OSError:
+            calling.close()
+            raise
         finally:
-            connection.close()
             os.close(fd)
+        return calling
 
     def _start_zygote(self) -> None:
         path = [entry for entry in sys.path if entry.startswith("/")]
@@ -192,7 +212,7 @@ class Helpers:
         for one in (self.out, Identity.of(pid) if pid else None, net.holder if net else None):
             if one is not None:
                 one.signal(signal.SIGKILL)
-        for name in ("net.json", "out.json", zygote.SOCKET, zygote.LOCK):
+        for name in ("net.json", "out.json", zygote.SOCKET, zygote.BEGINS, zygote.LOCK):
             (self.root / name).unlink(missing_ok=True)
 
 

@@ -10,6 +10,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from osmo_ray.runtime.helpers import Helpers, only_host
 from osmo_ray.runtime.host import Host
 from osmo_ray.runtime.logs import live_log
 from osmo_ray.runtime.options import Options
-from osmo_ray.runtime.recovery import prove_dead, ship_late
+from osmo_ray.runtime.recovery import is_late, prove_dead, ship_late
 from osmo_ray.runtime.spool import Spool
 from osmo_ray.spec.attempt import AttemptKey, AttemptPlan, LogChunk, NodeReport, Observation
 from osmo_ray.spec.model import Sandbox
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _LOOK_EVERY = 1.0
-_START_AGAIN = 10.0
+_START_AGAIN = 3.0
 _LOG_LOOK = 0.05
 _RENEW_PART = 0.03
 _LISTEN = 0.004
@@ -51,6 +52,8 @@ class NodeHost:
         self.host: Host | None = None
         self.engine = container.Engine("", "not looked for")
         self._lock = asyncio.Lock()
+        # One thread that stays warm: what it does is short, and one at a time anyway.
+        self._thread = ThreadPoolExecutor(1, "book")
         self._news: deque[Observation] = deque()
         self._rang = asyncio.Event()
         self._samples = Samples()
@@ -95,6 +98,7 @@ class NodeHost:
         if self._held >= 0:
             asyncio.get_running_loop().remove_reader(self._bell.fileno())
             self._bell.close()
+            self.helpers.close()
             os.close(self._held)
             self._held = -1
 
@@ -158,16 +162,15 @@ class NodeHost:
             self._news.append(self.book.untrusted(plan))
             return
         mode, why, private = self._how(plan)
-        entry, refusal = self.book.accept(plan, mode, why, private=private, engine=self.engine)
-        if refusal is not None:
-            self._news.append(refusal)
+        entry, seen = self.book.accept(plan, mode, why, private=private, engine=self.engine)
+        if seen is not None:
+            self._news.append(seen)
         if entry is not None:
-            self._news.extend(self.book.read(entry))
             self._spawn(entry)
 
     def _spawn(self, entry: Entry) -> None:
         entry.asked = time.monotonic()
-        self.helpers.ask("attempt", key=str(entry.key))
+        self.helpers.begin(str(entry.key))
 
     def _how(self, plan: AttemptPlan) -> tuple[str, str, bool]:
         """Mode, why, and whether it gets an address of its own."""
@@ -267,22 +270,18 @@ class NodeHost:
     async def settle(self, keys: Sequence[AttemptKey]) -> None:
         """Forget ended attempts whose end the store has accepted. One whose log could not be kept yet stays."""
         found = [entry for key in keys if (entry := self.book.entries.get(key)) is not None and entry.final]
-        kept = await asyncio.to_thread(self._ship_late, found)
-        done = [entry for entry in found if entry.key not in kept]
-        await self._locked(lambda: self._forget(done))
-        await asyncio.to_thread(self._remove, done)
+        late = [entry for entry in found if is_late(entry)]
+        kept = await asyncio.to_thread(self._ship_late, late) if late else set()
+        await self._locked(lambda: self._forget([entry for entry in found if entry.key not in kept]))
 
     def _ship_late(self, entries: Iterable[Entry]) -> set[AttemptKey]:
         return {entry.key for entry in entries if not ship_late(entry)}
-
-    def _remove(self, entries: list[Entry]) -> None:
-        for entry in entries:
-            entry.folder.remove()
 
     def _forget(self, entries: list[Entry]) -> None:
         self.book.bury("k", [str(entry.key) for entry in entries])
         for entry in entries:
             self.book.entries.pop(entry.key, None)
+            entry.folder.remove()
 
     async def logs(self, key: AttemptKey, offset: int, limit: int, wait: float) -> LogChunk:
         """Part of a log here, waiting up to `wait` seconds for news. LookupError when the attempt is not here (any
@@ -323,7 +322,7 @@ class NodeHost:
 
     async def _locked(self, act: Callable[[], T]) -> T:
         async with self._lock:
-            value = await asyncio.to_thread(act)
+            value = await asyncio.get_running_loop().run_in_executor(self._thread, act)
         if self._news:
             self._rang.set()
         return value

@@ -51,10 +51,15 @@ def _kill_all(entry: Entry, cgroup: Parent | None) -> int:
     return len(killed)
 
 
+def is_late(entry: Entry) -> bool:
+    """Whether its supervisor could not keep its log."""
+    return bool(entry.job.storage_url) and (entry.folder.path / _UNSHIPPED).exists()
+
+
 def ship_late(entry: Entry) -> bool:
     """Keep a log that its supervisor could not; True when nothing is left to keep."""
     mark = entry.folder.path / _UNSHIPPED
-    if not mark.exists() or not entry.job.storage_url:
+    if not is_late(entry):
         return True
     try:
         entry.folder.log.touch()

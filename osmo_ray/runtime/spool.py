@@ -1,10 +1,10 @@
 """The spool: a folder per host in which everything about attempts stands, so that nobody's death loses any of it.
 
 <root>/attempts/<task uuid>-<retry>/     made once (mkdir), gone when the store has settled the attempt
-    job.json      the plan and what the host gave it: the folder counts only when this stands
+    status        a line of JSON with the plan and what the host gave it, without which the folder does not count; then
+                  one observation per line, of which the last whole one is the state
     claim         pid, start time and boot of the one supervisor
     orders.json   replaced by renaming, a signal says look again
-    status        one JSON observation per line; the last whole line is the state
     log           the stamped log
     in/ out/      data; fs/ is the private file system
 <root>/epoch      the highest epoch heard
@@ -19,7 +19,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,10 @@ def replace_file(path: Path, text: str, *, durable: bool = False) -> None:
     other.replace(path)
 
 
+def _line(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value).encode() + b"\n"
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """The file's object, or None when there is no such file."""
     try:
@@ -61,6 +65,8 @@ def boot_clock() -> float:
 
 _SPENT = ("fs", "in", "out", "files", "hosts", "resolv.conf", "hostname")
 """Parts of an attempt's folder that nobody reads after its end."""
+_KEPT = ("status", "claim", "log")
+"""What is left then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +98,12 @@ class Folder:
 
     def job(self) -> Job | None:
         """The accepted job, or None when the host died while taking it."""
-        value = read_json(self.path / "job.json")
-        return None if value is None else codec.job_from_json(value)
+        try:
+            with (self.path / "status").open("rb") as file:
+                line = file.readline()
+        except FileNotFoundError:
+            return None
+        return codec.job_from_json(json.loads(line)) if line.endswith(b"\n") else None
 
     def orders(self, plan: AttemptPlan) -> Orders:
         """The newest orders; before any were given, those that its plan holds."""
@@ -123,7 +133,7 @@ class Folder:
 
     def report(self, seen: Observation) -> None:
         """Append an observation; a final one is on disk before this returns."""
-        line = json.dumps(codec.observation_to_json(seen)).encode() + b"\n"
+        line = _line(codec.observation_to_json(seen))
         fd = os.open(self.path / "status", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             os.write(fd, line)
@@ -132,17 +142,29 @@ class Folder:
         finally:
             os.close(fd)
 
+    def begin(self, job: Job, seen: Observation) -> int:
+        """Write the job and its first observation; where to go on reading."""
+        data = _line(codec.job_to_json(job)) + _line(codec.observation_to_json(seen))
+        fd = os.open(self.path / "status", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            return os.write(fd, data)
+        finally:
+            os.close(fd)
+
     def observations(self, node: str, offset: int = 0) -> tuple[list[Observation], int]:
         """The whole observations from byte `offset` on, and where to go on."""
         try:
-            with (self.path / "status").open("rb") as file:
-                file.seek(offset)
-                data = file.read()
+            fd = os.open(self.path / "status", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return [], offset
-        whole = data[: data.rfind(b"\n") + 1]
-        seen = [codec.observation_from_json(json.loads(line), self.key, node) for line in whole.splitlines()]
-        return seen, offset + len(whole)
+        try:
+            data = os.pread(fd, max(os.fstat(fd).st_size - offset, 0), offset)
+        finally:
+            os.close(fd)
+        lines = data[: data.rfind(b"\n") + 1].splitlines(keepends=True)
+        told = lines if offset else lines[1:]
+        seen = [codec.observation_from_json(json.loads(line), self.key, node) for line in told]
+        return seen, offset + sum(map(len, lines))
 
     def remove_spent(self) -> None:
         """Take away what only the command needed, whatever modes it left there."""
@@ -153,7 +175,17 @@ class Folder:
                 path.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Take the folder away."""
+        """Take the folder away. Without `status` it does not count, so that goes first."""
+        for name in _KEPT:
+            (self.path / name).unlink(missing_ok=True)
+        try:
+            self.path.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:  # it is not empty: a rare file, or its supervisor has not tidied up yet
+            self._remove_all()
+
+    def _remove_all(self) -> None:
         aside = self.path.with_name(f".gone-{self.path.name}")
         try:
             self.path.rename(aside)
@@ -207,22 +239,20 @@ class Spool:
             if not path.name.startswith("."):
                 yield Folder(path)
 
-    def accept(self, job: Job, seen: Observation) -> Folder | None:
-        """Take an attempt; None when it is here already. After a crash half-way the folder holds no `job.json`, and
-        the next start removes it."""
+    def accept(self, job: Job, seen: Observation) -> tuple[Folder, int] | None:
+        """Take an attempt: its folder, and how far its status is known; None when it is here already. After a crash
+        half-way the folder holds no whole job, and the next start removes it."""
         folder = self.folder(job.plan.key)
         try:
             folder.path.mkdir(mode=0o700)
         except FileExistsError:
             return None
-        folder.report(seen)
-        replace_file(folder.path / "job.json", json.dumps(codec.job_to_json(job)))
-        return folder
+        return folder, folder.begin(job, seen)
 
     def sweep(self) -> None:
         """Remove what a crash left: folders never accepted, and those half removed."""
         for path in list(self.attempts.iterdir()):
-            if path.name.startswith(".") or not (path / "job.json").exists():
+            if path.name.startswith(".") or Folder(path).job() is None:
                 remove_tree(path)
         for path in (self.root / "graves").iterdir():
             if path.stat().st_mtime < time.time() - DAY:

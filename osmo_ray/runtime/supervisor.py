@@ -36,6 +36,9 @@ from osmo_ray.spec.reason import Reason
 
 _TICK = 1.0
 _PARTIAL_AFTER = 1.0
+_SOON = 0.1
+_URGENT = (Phase.READY, Phase.FINISHED, Phase.LOST)
+"""What others wait for. The rest is told a moment later, if it is still news then."""
 
 
 class Stopped(Exception):
@@ -79,6 +82,7 @@ class Supervisor:
         self._poll = select.poll()
         self._watched: dict[int, Callable[[], None]] = {}
         self._next_tick = 0.0
+        self._ring_at = float("inf")
 
     # --- the whole life ----------------------------------------------------------------------------------------
 
@@ -246,6 +250,13 @@ class Supervisor:
             exit_code=exit_code, output=output, reason=reason, usage=usage or {},
         )  # fmt: skip
         self.folder.report(seen)
+        if phase in _URGENT or reason is not None:
+            self._ring()
+        else:
+            self._ring_at = min(self._ring_at, time.monotonic() + _SOON)
+
+    def _ring(self) -> None:
+        self._ring_at = float("inf")
         ring(self.spool.root, self.folder.path.name)
 
     # --- the event loop ----------------------------------------------------------------------------------------
@@ -281,8 +292,10 @@ class Supervisor:
                 return
             if now >= self._next_tick:
                 self._tick(now)
+            if now >= self._ring_at:
+                self._ring()
             self._check()
-            wait = min(self._next_tick, deadline) - now
+            wait = min(self._next_tick, self._ring_at, deadline) - now
             for fd, _ in self._poll.poll(max(wait, 0) * 1000 + 1):
                 if fd in self._watched:
                     self._watched[fd]()

@@ -12,6 +12,7 @@ import gc
 import importlib
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -26,7 +27,8 @@ from osmo_ray.runtime import syscalls as sys
 from osmo_ray.runtime.spool import Spool
 from osmo_ray.runtime.wakeup import short
 
-SOCKET, LOCK = "zygote", "zygote.lock"
+SOCKET, BEGINS, LOCK = "zygote", "begins", "zygote.lock"
+"""`BEGINS` takes the keys of attempts, which is nearly all there is to do, and answers nothing."""
 _IDLE_LIMIT = 300.0
 _LOOK_EVERY = 5.0
 
@@ -53,14 +55,16 @@ def main(root: Path) -> NoReturn:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for supervisors
     for number in (signal.SIGINT, signal.SIGUSR1):  # a supervisor may be signalled before it listens
         signal.signal(number, signal.SIG_IGN)
-    listener = _listen(root)
+    begins = _listen(root, BEGINS, socket.SOCK_DGRAM)
+    listener = _listen(root, SOCKET, socket.SOCK_SEQPACKET)
+    listener.listen(64)
     os.write(told_out, b"y")
     os.close(told_out)
     os.close(told_in)
     _preload()
     gc.collect()
     gc.freeze()
-    _serve(root, listener, lock)
+    _serve(root, listener, begins, lock)
 
 
 def _preload() -> None:
@@ -69,34 +73,36 @@ def _preload() -> None:
         importlib.import_module(name)
 
 
-def _listen(root: Path) -> socket.socket:
-    (root / SOCKET).unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-    address, fd = short(root, SOCKET)
+def _listen(root: Path, name: str, kind: int) -> socket.socket:
+    (root / name).unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC)
+    address, fd = short(root, name)
     old = os.umask(0o177)
     listener.bind(address)
     os.umask(old)
     os.close(fd)
-    listener.listen(64)
-    listener.settimeout(_LOOK_EVERY)
     return listener
 
 
-def _serve(root: Path, listener: socket.socket, lock: int) -> NoReturn:
-    spool = Spool(root)
+def _serve(root: Path, listener: socket.socket, begins: socket.socket, lock: int) -> NoReturn:
+    spool, shut = Spool(root), (listener.fileno(), begins.fileno(), lock)
+    poll = select.poll()
+    for one in (listener, begins):
+        poll.register(one, select.POLLIN)
     while True:
+        ready = [fd for fd, _ in poll.poll(_LOOK_EVERY * 1000)]
+        if not ready and (not (root / LOCK).exists() or spool.lease_left() < -_IDLE_LIMIT):
+            os._exit(0)
         try:
-            connection, _ = listener.accept()
-        except TimeoutError:
-            if not (root / LOCK).exists() or spool.lease_left() < -_IDLE_LIMIT:
-                os._exit(0)
-            continue
-        with connection:
-            connection.settimeout(_LOOK_EVERY)
-            try:
-                _answer(root, connection, (listener.fileno(), connection.fileno(), lock))
-            except (OSError, ValueError, KeyError):
-                traceback.print_exc()
+            if begins.fileno() in ready:
+                _fork(root, {"act": "attempt", "key": begins.recv(4096).decode()}, shut)
+            if listener.fileno() in ready:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.settimeout(_LOOK_EVERY)
+                    _answer(root, connection, (*shut, connection.fileno()))
+        except (OSError, ValueError, KeyError):
+            traceback.print_exc()
 
 
 def _answer(root: Path, connection: socket.socket, shut: tuple[int, ...]) -> None:

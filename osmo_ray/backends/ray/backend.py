@@ -32,7 +32,7 @@ from osmo_ray.spec.attempt import (
 from osmo_ray.spec.reason import Reason
 
 log = logging.getLogger(__name__)
-_ROUND = 0.3
+_ROUND = 1.0
 _NAME_AFTER = 1.0
 _CALL = 15.0
 """Seconds that an agent may take to answer before it counts as silent."""
