@@ -25,7 +25,8 @@ _SETTLE_AT = 300
 
 async def step(ledger: Ledger, backend: Backend, rules: PoolRules, epoch: int) -> int:
     """Send what is in the outbox; returns how many commands were settled."""
-    waiting = [o for o in await ledger.db(ledger.store.outgoing, 1000) if o.seq not in ledger.sent]
+    found, ledger.outgoing = ledger.outgoing, ()
+    waiting = [o for o in found or await ledger.db(ledger.store.outgoing) if o.seq not in ledger.sent]
     if not waiting:
         return 0
     if any(o.workflow_uuid not in ledger.live for o in waiting):

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from osmo_ray.engine.decide import decide_all
 from osmo_ray.engine.events import Event, Policy
 from osmo_ray.engine.model import Decision, Task, Workflow
-from osmo_ray.store.protocol import Lease, Store
+from osmo_ray.store.protocol import Lease, Outgoing, Store
 
 T = TypeVar("T")
 _ATTEMPTS = 5
@@ -38,6 +38,8 @@ class Ledger:
         self.live: dict[str, Workflow] = {}
         self.sent: set[int] = set()
         """Commands that the backend has taken and the outbox still holds."""
+        self.outgoing: Sequence[Outgoing] = ()
+        """Commands to send as of the newest commit that added any; empty when the outbox is to be asked."""
         self.planner: Planner | None = None
         """Asked in each commit that may have made room, so that an end and what it lets start are one transaction."""
         self.schedule = asyncio.Event()
@@ -94,12 +96,13 @@ class Ledger:
         if not decisions:
             return ()
         settled = sorted(self.sent)
-        conflicts = await self.db(self.store.commit, decisions, self.lease, settled)
+        made = await self.db(self.store.advance, decisions, self.lease, settled)
         self.sent.difference_update(settled)
+        self.outgoing = made.outgoing or self.outgoing
         for decision in decisions:
-            if decision.workflow.uuid not in conflicts:
+            if decision.workflow.uuid not in made.conflicts:
                 self._written(decision)
-        return conflicts
+        return made.conflicts
 
     def _decide(self, events: Events, place: bool) -> list[Decision]:
         now = self.clock()
@@ -144,6 +147,7 @@ class Ledger:
         self.live.clear()
         self._home.clear()
         self.sent.clear()
+        self.outgoing = ()
         self.lease = None
 
     def close(self) -> None:

@@ -49,7 +49,8 @@ class Leading(Verbs):
             f"SELECT held.expires - {self.database.clock} FROM (SELECT expires FROM leases "  # noqa: S608 - our constants
             f"WHERE name = {mark} AND holder = {mark} AND epoch = {mark}{lock}) AS held"
         )
-        left = connection.exec_driver_sql(ask, (lease.name, lease.holder, lease.epoch)).scalar()
+        row = self.database.plain(connection, ask, (lease.name, lease.holder, lease.epoch)).fetchone()
+        left = row[0] if row else None
         if left is None or left <= 0:
             why = "another holder has it" if left is None else f"it expired {-left:.1f} s ago"
             raise LeaseLost(f"lease {lease.name!r} of {lease.holder} (epoch {lease.epoch}) is lost: {why}")

@@ -50,6 +50,15 @@ class Outgoing:
 
 
 @dataclass(frozen=True, slots=True)
+class Advance:
+    """What a leader's commit came to: uuids of the decisions that were not written, and all commands to send as they
+    stood then, if it added any."""
+
+    conflicts: Sequence[str] = ()
+    outgoing: Sequence[Outgoing] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class WorkflowQuery:
     """Filters of `osmo workflow list`; an empty sequence does not filter. Times are seconds since the epoch."""
 
@@ -196,6 +205,10 @@ class Store(Protocol):
         from. Returns the uuids of those that were not written because of that. With a lease, raises `LeaseLost`
         unless it is still held. A written workflow is at `version + 1`. `settled` are commands that were carried
         out, as for `settle`."""
+        ...
+
+    def advance(self, decisions: Sequence[Decision], lease: Lease | None, settled: Sequence[int] = ()) -> Advance:
+        """`commit`, for who sends the commands too: spares it the look at the outbox."""
         ...
 
     def outgoing(self, limit: int = 1000) -> Sequence[Outgoing]:

@@ -38,7 +38,7 @@ class Bulk:
             self._prepare()
         if self._order is not None:
             rows = [self._order(row) for row in rows]
-        return connection.exec_driver_sql(self._sql, list(rows)).rowcount
+        return self._database.plain_many(connection, self._sql, rows)
 
     def _prepare(self) -> None:
         sql, names = self._database.compile(self._make())

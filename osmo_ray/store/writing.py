@@ -15,9 +15,12 @@ from osmo_ray.engine.model import Decision, Task, Workflow
 from osmo_ray.store import filesystem, rows, schema
 from osmo_ray.store.database import Database
 from osmo_ray.store.leading import Leading
-from osmo_ray.store.protocol import Lease, Outgoing, StorageFull, StoreError, Texts
+from osmo_ray.store.protocol import Advance, Lease, Outgoing, StorageFull, StoreError, Texts
 from osmo_ray.store.rows import Row
 from osmo_ray.store.verbs import chunks
+
+_AT_ONCE = 1000
+"""Commands in one look at the outbox."""
 
 
 @dataclass(slots=True)
@@ -112,8 +115,16 @@ class Writing(Leading):
         What was fixed at submission (id, spec, user, pool, backend, priority, parent, the names of groups and tasks)
         is not written again.
         """
+        return self._commit(decisions, lease, settled, tell=False).conflicts
 
-        def work(connection: Connection) -> Sequence[str]:
+    def advance(self, decisions: Sequence[Decision], lease: Lease | None, settled: Sequence[int] = ()) -> Advance:
+        """See the protocol."""
+        return self._commit(decisions, lease, settled, tell=True)
+
+    def _commit(
+        self, decisions: Sequence[Decision], lease: Lease | None, settled: Sequence[int], *, tell: bool
+    ) -> Advance:
+        def work(connection: Connection) -> Advance:
             if lease is not None:
                 self.check_lease(connection, lease)
             versions = self._lock(connection, sorted({d.workflow.uuid for d in decisions}))
@@ -125,9 +136,9 @@ class Writing(Leading):
                     conflicts.append(decision.workflow.uuid)
             self._write(connection, batch)
             self._delete_commands.run(connection, [(seq,) for seq in settled])
-            return conflicts
+            return Advance(conflicts, self._outgoing(connection, _AT_ONCE) if tell and batch.commands else ())
 
-        return self.database.write(work) if decisions else ()
+        return self.database.write(work) if decisions else Advance()
 
     def _lock(self, connection: Connection, uuids: Sequence[str]) -> dict[str, int]:
         """The versions of these workflows, which nobody else changes until the transaction ends. Rows are locked in
@@ -137,7 +148,7 @@ class Writing(Leading):
             marks = ", ".join([self.database.mark] * len(part))
             rule = "" if self.database.sqlite else " FOR UPDATE"
             ask = f"SELECT uuid, version FROM workflows WHERE uuid IN ({marks}) ORDER BY uuid{rule}"  # noqa: S608
-            found.update((row[0], row[1]) for row in connection.exec_driver_sql(ask, tuple(part)))
+            found.update((row[0], row[1]) for row in self.database.plain(connection, ask, tuple(part)))
         return found
 
     def _write(self, connection: Connection, batch: _Batch) -> None:
@@ -154,13 +165,15 @@ class Writing(Leading):
 
     # -- the outbox
 
-    def outgoing(self, limit: int = 1000) -> Sequence[Outgoing]:
+    def outgoing(self, limit: int = _AT_ONCE) -> Sequence[Outgoing]:
         """See the protocol. Rows stay until they are settled and all of them are read each time, so one that commits
         after a larger number did is only seen later, never skipped; within a workflow numbers are in order."""
+        return self.database.read(lambda connection: self._outgoing(connection, limit))
+
+    def _outgoing(self, connection: Connection, limit: int) -> Sequence[Outgoing]:
         columns = ", ".join(rows.OUTBOX)
-        # Plain SQL: it is asked after every commit.
         ask = f"SELECT seq, {columns} FROM outbox ORDER BY seq LIMIT {int(limit)}"  # noqa: S608 - our own names
-        return self.database.read(lambda connection: [rows.outgoing(row) for row in connection.exec_driver_sql(ask)])
+        return [rows.outgoing(row) for row in self.database.plain(connection, ask)]
 
     def settle(self, seqs: Sequence[int], lease: Lease | None = None) -> None:
         def work(connection: Connection) -> None:
