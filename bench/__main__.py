@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench import references, scheduler
-from bench.platform import Bench, platform, pss_of
+from bench.platform import Bench, platform, pss_of, read
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = "  resources:\n    default: {cpu: 1, memory: 64Mi, storage: 1Mi}\n"
@@ -128,6 +128,23 @@ def memory() -> None:
         told = f"controller {ours['ray::ControllerActor']:.0f}, agent {ours['ray::NodeAgent']:.0f}, API {api:.0f}, "
         told += f"keeper and zygote {small:.0f}; an empty worker {worker:.0f}, an empty replica {replica:.0f} MiB"
         row("idle control plane beyond Ray's own (PSS)", f"{beyond:.0f} MiB", "150 MB", told)
+    attempts()
+
+
+def attempts(count: int = 20) -> None:
+    """What stays in memory beside each running command: its supervisor, and the init of its namespaces."""
+    with platform(cpu=str(count)) as bench:
+
+        def ours() -> float:
+            found = [p for p in bench.pids((sys.executable,)) if b"osmo_ray" in read(f"/proc/{p}/cmdline")]
+            return sum(map(pss_of, found))
+
+        spent(bench, flat("warm", 5))
+        before = ours()
+        id = bench.submit(flat("sleepers", count, "sleep, '60'"))
+        time.sleep(15)
+        row("memory beside a running command (PSS)", f"{(ours() - before) / count:.1f} MiB", "", f"{count} at once")
+        bench.call("POST", f"/api/workflow/{id}/cancel")
 
 
 def help_text() -> None:

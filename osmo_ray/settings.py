@@ -50,6 +50,8 @@ class Settings:
     """Tasks per workflow."""
     start_timeout: float = 1800.0
     """How long a group may take from its placement to its first instruction."""
+    cancel_grace: float = 30.0
+    """How long work that is ended may go on after TERM, before KILL."""
     exec_timeout: float = 60 * 86400.0
     """How long a workflow may run, at most."""
     queue_timeout: float = 60 * 86400.0

@@ -127,6 +127,7 @@ def actor_settings(settings: Settings, head: str, cluster: Cluster) -> ActorSett
             task_retries=settings.task_retries,
             platform_retries=settings.platform_retries,
             start_timeout=settings.start_timeout,
+            grace=settings.cancel_grace,
         ),
         rules=PoolRules(sandbox=Sandbox.AUTO, trusted=settings.ray_programs),
         log_level=settings.log_level,
