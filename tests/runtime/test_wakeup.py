@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hosting import Begin, Host, shell
 
 from osmo_ray.runtime import wakeup
 from osmo_ray.runtime.options import Options
-from hosting import Begin, Host, shell
 
 
 def test_a_bell_is_heard_with_its_key(tmp_path: Path):
