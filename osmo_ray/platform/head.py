@@ -106,27 +106,27 @@ def _wait(child: subprocess.Popen[bytes], host: str, gcs: int, dashboard: int, l
 
 def stop(process: Process, files: Files, grace: float = 15.0) -> None:
     """End the head and everything of its session; other Ray clusters of the host are not touched."""
-    sessions = {process.pid}
     process.end(grace)
     with suppress(ChildProcessError):  # it is our child when we are its keeper
         os.waitpid(process.pid, os.WNOHANG)
-    for pid in _of_session(sessions, str(temp_folder(files))):
+    for pid in _left(process.pid, files):
         Process.of(pid).end(2.0)
 
 
-def _of_session(sessions: set[int], mark: str) -> list[int]:
-    """What is left of a head: processes of its session, or whose command line names its folder."""
+def _left(session: int, files: Files) -> list[int]:
+    """What is left of a head: processes of its session and its home, or whose command line names its folder."""
+    mark, home = str(temp_folder(files)).encode(), b"\0OSMO_HOME=" + str(files.home).encode() + b"\0"
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            line = (entry / "cmdline").read_bytes()
+            line, environ = (entry / "cmdline").read_bytes(), b"\0" + (entry / "environ").read_bytes() + b"\0"
         except OSError:
             continue
-        ours = mark.encode() in line and b"ray" in line
-        if (int(fields[3]) in sessions or ours) and fields[0] not in "ZX":
+        of_session = int(fields[3]) == session and home in environ  # the number alone may be another's by now
+        if (of_session or (mark in line and b"ray" in line)) and fields[0] not in "ZX":
             found.append(int(entry.name))
     return found
 

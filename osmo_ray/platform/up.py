@@ -10,13 +10,14 @@ import time
 from dataclasses import replace
 
 from osmo_ray import settings as settings_room
-from osmo_ray.platform import keeper
+from osmo_ray.platform import head, keeper
 from osmo_ray.platform.files import Files, State
 from osmo_ray.platform.head import clean, listening
 from osmo_ray.platform.prepare import describe
 from osmo_ray.settings import Settings
 
 START_LIMIT = 240.0
+PORT_LIMIT = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     if state.keeper.alive:
         print(f"already up: {state.url or 'starting'} (osmo status shows more)")
         return 0 if _wait(files) else 1
-    if listening(settings.host, settings.port):
+    if not _port_is_free(settings, files, state):
         print(
             f"osmo up: port {settings.port} on {settings.host} is taken by another program; "
             f"try: osmo up --port {settings.port + 1}",
@@ -60,6 +61,16 @@ def run(args: argparse.Namespace) -> int:
         return keeper.main()
     _spawn(files)
     return 0 if _wait(files) else 1
+
+
+def _port_is_free(settings: Settings, files: Files, state: State) -> bool:
+    """A platform of this home that was killed may have left parts that still hold the port; they are ended."""
+    if listening(settings.host, settings.port) and state.head.pid and state.phase != "stopped":
+        head.stop(state.head, files)
+        until = time.monotonic() + PORT_LIMIT
+        while listening(settings.host, settings.port) and time.monotonic() < until:
+            time.sleep(0.1)
+    return not listening(settings.host, settings.port)
 
 
 def apply(settings: Settings, args: argparse.Namespace) -> Settings:
