@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from osmo_ray.engine.draft import Draft
 from osmo_ray.engine.events import Policy
-from osmo_ray.engine.exits import BACKEND_ERROR, ExitAction, action_for, status_of
+from osmo_ray.engine.exits import BACKEND_ERROR, PREEMPTED, ExitAction, action_for, status_of
 from osmo_ray.engine.model import ApplyGroup, Group, Task, Times
 from osmo_ray.engine.propagate import spec_of
 from osmo_ray.engine.status import TaskStatus
@@ -108,10 +108,13 @@ def ended(draft: Draft, name: str, uuid: str, code: int, reason: Reason | None, 
     action = action_for(code, spec.exit_actions) or action_for(code, policy.exit_actions)
     if action is None and spec.retries and 0 < code < 256:
         action = ExitAction.RESCHEDULE
+    if action is ExitAction.RESCHEDULE and code == PREEMPTED:  # nobody's failure, so no retry is spent
+        _again(draft, group, task, code, reason)
+        return
     if action is ExitAction.RESCHEDULE:
         budget = policy.task_retries if spec.retries is None else spec.retries
         if task.user_retries < budget:
-            _again(draft, group, task, code, reason, user=True)
+            _again(draft, group, replace(task, user_retries=task.user_retries + 1), code, reason)
             return
         reason = _with_note(reason, f"not rescheduled: {budget} retries allowed")
     status = status_of(code)
@@ -130,14 +133,15 @@ def _lost(draft: Draft, group: Group, task: Task, seen: Observation, policy: Pol
     reason = seen.reason or Reason("AttemptLost", f"the attempt on {task.node} was lost")
     draft.record("Lost", reason.sentence, group.name, task, seen.at)
     if task.platform_retries < policy.platform_retries:
-        _again(draft, group, task, BACKEND_ERROR, reason, user=False)
+        _again(draft, group, replace(task, platform_retries=task.platform_retries + 1), BACKEND_ERROR, reason)
         return
     tried = Reason(reason.code, f"{reason.sentence}; run again {task.platform_retries} times already", reason.evidence)
     ended(draft, group.name, task.uuid, BACKEND_ERROR, tried, seen.at, policy)
 
 
-def _again(draft: Draft, group: Group, task: Task, code: int, reason: Reason | None, *, user: bool) -> None:
-    """The next attempt of a task, and in the same place again for those of its group that depend on it."""
+def _again(draft: Draft, group: Group, task: Task, code: int, reason: Reason | None) -> None:
+    """The next attempt of a task, with the retries counted in `task`, and in the same place again for those of its
+    group that depend on it."""
     old = replace(
         task, status=_S.RESCHEDULED, exit_code=code, reason=reason, times=replace(task.times, ended=draft.now)
     )
@@ -151,8 +155,8 @@ def _again(draft: Draft, group: Group, task: Task, code: int, reason: Reason | N
         lead=task.lead,
         status=_S.PROCESSING,
         retry_id=task.retry_id + 1,
-        user_retries=task.user_retries + (1 if user else 0),
-        platform_retries=task.platform_retries + (0 if user else 1),
+        user_retries=task.user_retries,
+        platform_retries=task.platform_retries,
         restarts=generation,
         reason=Reason("Rescheduled", f"attempt {task.retry_id} ended with code {code}; it runs again"),
         times=Times(processing=draft.now),

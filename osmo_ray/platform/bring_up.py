@@ -22,6 +22,7 @@ from osmo_ray.backends.ray.programs import Cluster
 from osmo_ray.control.actor import ActorSettings, RemoteController
 from osmo_ray.control.controller import ControlSettings
 from osmo_ray.engine.events import Policy
+from osmo_ray.engine.exits import PREEMPTED
 from osmo_ray.engine.plans import PoolRules
 from osmo_ray.objects import scope
 from osmo_ray.platform.files import Files
@@ -128,6 +129,7 @@ def actor_settings(settings: Settings, head: str, cluster: Cluster) -> ActorSett
             platform_retries=settings.platform_retries,
             start_timeout=settings.start_timeout,
             grace=settings.cancel_grace,
+            exit_actions={"RESCHEDULE": str(PREEMPTED)},
         ),
         rules=PoolRules(sandbox=Sandbox.AUTO, trusted=settings.ray_programs),
         log_level=settings.log_level,

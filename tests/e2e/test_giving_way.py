@@ -25,8 +25,6 @@ workflow:
   - name: work
     image: ubuntu:24.04
     command: [sh, -c, "COMMAND"]
-    exitActions: {RESCHEDULE: "3006"}
-    retries: 2
 """
 
 

@@ -251,8 +251,11 @@ def test_a_start_that_takes_too_long():
 def test_preemption_is_a_failure_that_exit_actions_may_turn():
     reason = Reason("Preempted", "a job of higher priority needs the place")
     spec = loose(task("a", exit_actions={"RESCHEDULE": "3006"}))
-    run = Run(spec, Policy(task_retries=1)).place("a").see("a", Phase.RUNNING).send(Preempted("a-group", reason))
-    assert (run.task("a").status, run.task("a").retry_id) == (S.PROCESSING, 1)
+    run = Run(spec).place("a").see("a", Phase.RUNNING).send(Preempted("a-group", reason))
+    assert (run.task("a").status, run.task("a").retry_id, run.task("a").user_retries) == (S.PROCESSING, 1, 0)
+    run = Run(loose(task("a", exit_actions={"FAIL": "3006"})), Policy(exit_actions={"RESCHEDULE": "3006"}))
+    run.place("a").see("a", Phase.RUNNING).send(Preempted("a-group", reason))
+    assert run.task("a").status is S.FAILED_PREEMPTED
     run = Run(loose(task("a"))).place("a").see("a", Phase.RUNNING).send(Preempted("a-group", reason))
     assert run.task("a").status is S.FAILED_PREEMPTED and run.commands == [DeleteGroup("a-group", 30.0)]
 

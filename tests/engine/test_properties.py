@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from osmo_ray.engine.admit import admit
 from osmo_ray.engine.decide import decide
 from osmo_ray.engine.events import CancelRequested, Event, Held, Observed, Placed, Policy, Preempted, Tick
+from osmo_ray.engine.exits import PREEMPTED
 from osmo_ray.engine.explain import explain
 from osmo_ray.engine.folds import fold_group, fold_workflow, placed_any
 from osmo_ray.engine.model import ApplyGroup, Command, Decision, DeleteGroup, Group, Task, Workflow
@@ -156,12 +157,14 @@ def lawful(before: Workflow, decision: Decision, policy: Policy) -> None:
 def moved(old: Task, new: Task, retired: dict[tuple[str, int], Task], policy: Policy) -> None:
     assert (new.uuid, new.name, new.lead) == (old.uuid, old.name, old.lead)
     assert new.user_retries <= policy.task_retries and new.platform_retries <= policy.platform_retries
-    assert new.user_retries + new.platform_retries == new.retry_id
+    assert new.user_retries + new.platform_retries <= new.retry_id
     if new.retry_id == old.retry_id:
         assert new.status is old.status or may_move(old.status, new.status)
         return
     assert new.retry_id == old.retry_id + 1
     gone = retired[old.uuid, old.retry_id]
+    spent = new.user_retries + new.platform_retries - old.user_retries - old.platform_retries
+    assert spent == (0 if gone.exit_code == PREEMPTED else 1), "each new attempt is paid for, but after giving way"
     assert gone.status is S.RESCHEDULED and may_move(old.status, S.RESCHEDULED) and gone.times.ended
     assert new.output == "" and (new.node == "" or new.status.finished)
 
