@@ -66,6 +66,12 @@ class Settings:
     """`auto`, `process`, `container` or `none` for tasks that do not say."""
     ray_programs: bool = True
     """Whether the pool trusts Ray programs: their workers run outside the sandbox and hold the cluster's token."""
+    tags: str = ""
+    """Tags that workflows may get, with commas between them; empty: any."""
+    latest_client: str = "6.0.0"
+    """Clients of the original that are older are told so."""
+    min_client: str = ""
+    """Clients of the original that are older are refused; empty: none."""
     cpu: float = 0.0
     """Cores that workflows may use on this node; 0: what Ray found."""
     gpu: int = -1

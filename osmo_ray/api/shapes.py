@@ -193,10 +193,9 @@ class TaskList(Shape):
 
 
 class Summary(Shape):
-    """What a user (or a workflow) holds."""
+    """What a user holds."""
 
     user: str
-    workflow_id: str | None = None
     pool: str | None
     storage: int
     cpu: int
@@ -207,6 +206,16 @@ class Summary(Shape):
 
 class SummaryList(Shape):
     summaries: list[Summary]
+
+
+class WorkflowSummary(Summary):
+    """What a workflow holds."""
+
+    workflow_id: str
+
+
+class WorkflowSummaryList(Shape):
+    summaries: list[WorkflowSummary]
 
 
 class TaskPlace(Shape):
@@ -336,3 +345,294 @@ class BulkCancel(Shape):
 class BulkCanceled(Shape):
     canceled: list[str]
     failed: dict[str, str]
+
+
+class ErrorView(BaseModel):
+    """A refusal. What is wrong with a file comes with `problems`, each with its place."""
+
+    message: str
+    error_code: str | None = None
+    workflow_id: str | None = None
+
+
+class Version(Shape):
+    """All four are text."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"major": "6", "minor": "0", "revision": "0"}]})
+
+    major: str
+    minor: str
+    revision: str
+    hash: str
+
+
+class LoginInfo(Shape):
+    """Where to log in with a provider; all null where there is none."""
+
+    device_endpoint: str | None = None
+    device_client_id: str | None = None
+    browser_endpoint: str | None = None
+    browser_client_id: str | None = None
+    token_endpoint: str | None = None
+    logout_endpoint: str | None = None
+
+
+class AccessToken(Shape):
+    token: str
+
+
+class PassView(Shape):
+    """A JWT and when it ends, in seconds since the epoch."""
+
+    token: str | None
+    expires_at: int | None
+    error: str | None = None
+
+
+class TokenEntry(Shape):
+    user_name: str
+    token_name: str
+    expires_at: str | None
+    description: str
+    roles: list[str]
+
+
+class TokenRole(Shape):
+    role_name: str
+    assigned_by: str
+    assigned_at: str | None
+
+
+class TokenRoles(Shape):
+    user_name: str
+    token_name: str
+    roles: list[TokenRole]
+
+
+class GenericCredential(Shape):
+    credential: dict[str, str]
+
+
+class RegistryCredential(Shape):
+    registry: str
+    username: str = ""
+    auth: str
+
+
+class DataCredential(Shape):
+    endpoint: str
+    access_key_id: str
+    access_key: str
+    region: str | None = None
+    override_url: str | None = None
+
+
+class CredentialBody(Shape):
+    """Exactly one of the three."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"generic_credential": {"credential": {"token": "secret"}}}]}
+    )
+
+    generic_credential: GenericCredential | None = None
+    registry_credential: RegistryCredential | None = None
+    data_credential: DataCredential | None = None
+
+
+class CredentialEntry(Shape):
+    """`cred_type` is GENERIC, REGISTRY or DATA; `profile` is null, a registry's host or an endpoint."""
+
+    cred_name: str
+    cred_type: str
+    profile: str | None
+
+
+class CredentialList(Shape):
+    credentials: list[CredentialEntry]
+
+
+class AppEntry(Shape):
+    uuid: str
+    name: str
+    description: str
+    created_date: str
+    owner: str
+    latest_version: str
+
+
+class AppList(Shape):
+    apps: list[AppEntry]
+    more_entries: bool
+
+
+class AppVersionEntry(Shape):
+    version: int
+    created_by: str
+    created_date: str
+    status: str
+
+
+class AppView(Shape):
+    uuid: str
+    name: str
+    description: str
+    created_date: str
+    owner: str
+    versions: list[AppVersionEntry]
+
+
+class Changed(Shape):
+    """The version that an update made."""
+
+    uuid: str
+    version: int
+    name: str
+    created_by: str
+    created_date: str
+
+
+class Deleted(Shape):
+    versions: list[int]
+
+
+class ProfileView(Shape):
+    username: str
+    email_notification: bool
+    slack_notification: bool
+    bucket: str | None
+    pool: str | None
+
+
+class TokenView(Shape):
+    name: str
+    expires_at: str | None = None
+
+
+class ProfileSettings(Shape):
+    profile: ProfileView
+    roles: list[str]
+    pools: list[str]
+    token: TokenView | None
+
+
+class GpuShare(Shape):
+    """GPUs of a pool; -1 means no limit."""
+
+    guarantee: float | int
+    maximum: float | int
+    weight: float | int
+
+
+class PoolShares(Shape):
+    gpu: GpuShare | None
+
+
+class PlatformView(Shape):
+    description: str = ""
+    host_network_allowed: bool = False
+    privileged_allowed: bool = False
+    allowed_mounts: list[str] = []
+    default_mounts: list[str] = []
+
+
+class TopologyKey(Shape):
+    key: str
+    label: str
+
+
+class PoolView(Shape):
+    """A pool; timeouts are durations as text."""
+
+    name: str
+    description: str
+    status: str
+    download_type: str | None = "download"
+    enable_maintenance: bool = False
+    backend: str
+    default_platform: str | None
+    default_exec_timeout: str
+    default_queue_timeout: str
+    max_exec_timeout: str
+    max_queue_timeout: str
+    default_exit_actions: dict[str, str] = {}
+    resources: PoolShares
+    topology_keys: list[TopologyKey] = []
+    platforms: dict[str, PlatformView]
+
+
+class PoolList(Shape):
+    pools: dict[str, PoolView]
+
+
+class Usage(Shape):
+    """GPUs, all as text."""
+
+    quota_used: str
+    quota_free: str
+    quota_limit: str
+    total_usage: str
+    total_capacity: str
+    total_free: str
+
+
+class PoolWithUsage(PoolView):
+    resource_usage: Usage
+
+
+class NodeSet(Shape):
+    """Pools that share nodes."""
+
+    pools: list[PoolWithUsage]
+
+
+class PoolQuota(Shape):
+    node_sets: list[NodeSet]
+    resource_sum: Usage
+
+
+class PlatformConfig(Shape):
+    host_network: bool = False
+    privileged: bool = False
+    default_mounts: list[str] = []
+    allowed_mounts: list[str] = []
+
+
+Amounts = dict[str, str]
+ByPlatform = dict[str, dict[str, Amounts]]
+
+
+class Resource(Shape):
+    """A node; amounts are quantities (`8Gi`), by `storage`, `cpu`, `memory` and `gpu`."""
+
+    hostname: str
+    exposed_fields: dict[str, str | list[str]]
+    taints: list[dict[str, str]] = []
+    usage_fields: Amounts
+    allocatable_fields: Amounts
+    non_workflow_usage_fields: Amounts
+    conditions: list[str] | None = None
+    platform_allocatable_fields: ByPlatform | None
+    platform_available_fields: ByPlatform | None
+    platform_workflow_allocatable_fields: ByPlatform | None
+    config_fields: dict[str, dict[str, PlatformConfig]] | None
+    backend: str
+    label_fields: dict[str, str] | None
+    pool_platform_labels: dict[str, list[str]]
+    resource_type: str
+
+
+class ResourceList(Shape):
+    resources: list[Resource]
+
+
+class ConcisePool(Shape):
+    pool: str
+    platform: str
+    status: str
+    usage_fields: Amounts
+    allocatable_fields: Amounts
+    backend: str
+
+
+class ConciseList(Shape):
+    pools: list[ConcisePool]

@@ -27,7 +27,7 @@ from osmo_ray.spec.model import CodeInput, Priority, TaskInput, WorkflowSpec
 from osmo_ray.spec.quantity import show_bytes
 from osmo_ray.spec.reader import read, spread_environment
 from osmo_ray.spec.template import overlay_environment
-from osmo_ray.store.protocol import Texts
+from osmo_ray.store.protocol import AppUse, Texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,8 @@ class Order:
     priority: str = "NORMAL"
     environment: tuple[str, ...] = ()
     restart: str = ""
+    app: AppUse | None = None
+    """The app that the file is of."""
 
 
 def submit(services: Services, order: Order, links: Links) -> Submitted:
@@ -63,7 +65,7 @@ def submit(services: Services, order: Order, links: Links) -> Submitted:
     if order.validation_only:
         return Submitted(name=spec.name, logs="Workflow validation succeeded.")
     _disk(services)
-    name = _store(services, order, spec, Texts(to_yaml(spec), template), priority, parent)
+    name = _store(services, order, spec, Texts(to_yaml(spec), template, app=order.app), priority, parent)
     return Submitted(
         name=name,
         overview=links.overview(name),
@@ -91,9 +93,15 @@ def _text(order: Order) -> None:
 
 def check_pool(services: Services, pool: str) -> None:
     """Raises `ApiError` for a pool that does not exist."""
-    known = services.settings.pool
-    if pool != known:
-        raise ApiError(f"There is no pool {pool!r}; pools: {known}.", "USER")
+    known = pool_names(services)
+    if pool not in known:
+        raise ApiError(f"There is no pool {pool!r}; pools: {', '.join(known)}.", "USER")
+
+
+def pool_names(services: Services) -> list[str]:
+    """The pool of the settings, and those that quotas are given to."""
+    quota = services.quota.snapshot() if services.quota else None
+    return list(dict.fromkeys((services.settings.pool, *(quota.pools if quota else ()))))
 
 
 def _priority(text: str) -> Priority:

@@ -48,7 +48,7 @@ class Apps(Verbs):
                 return None
             row = connection.execute(_apps().where(apps.c.name == name)).one()
             _add(connection, row[0], number, user, at, spec)
-            return App(*row[:5], latest=number), number
+            return App(row[0], row[1], row[2], row[3], row[4], number), number
 
         return self.database.write(work)
 

@@ -104,7 +104,7 @@ class Reading(Verbs):
 
         def work(connection: Connection) -> list[TaskSum]:
             found = connection.execute(ask)
-            return [TaskSum(*r[:4], float(r[4]), int(r[5]), int(r[6]), int(r[7])) for r in found]
+            return [TaskSum(r[0], r[1], r[2], r[3], float(r[4]), int(r[5]), int(r[6]), int(r[7])) for r in found]
 
         return self.database.read(work)
 

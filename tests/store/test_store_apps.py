@@ -27,7 +27,10 @@ def made(store: SqlStore, name: str, owner: str = "ann", at: float = 1.0) -> App
 
 def test_versions_count_up_and_keep_their_numbers(store: SqlStore) -> None:
     app = made(store, "train")
-    assert store.add_app_version("train", "bob", 2.0, "two") == (App(app.uuid, "train", "about train", "ann", 1.0, 2), 2)
+    assert store.add_app_version("train", "bob", 2.0, "two") == (
+        App(app.uuid, "train", "about train", "ann", 1.0, 2),
+        2,
+    )
     assert store.add_app_version("nothing", "bob", 2.0, "x") is None
     assert store.delete_app(app.uuid, 2) == [2]
     assert store.add_app_version("train", "bob", 3.0, "three") is not None

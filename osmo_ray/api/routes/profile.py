@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
 from fastapi import APIRouter
 
 from osmo_ray.api.routes.common import User
 from osmo_ray.api.services import Services
-from osmo_ray.api.shapes import Shape, stamp
-from osmo_ray.api.submission import check_pool
+from osmo_ray.api.shapes import ProfileSettings, ProfileView, Shape, TokenView, stamp
+from osmo_ray.api.submission import check_pool, pool_names
 
 
 class ProfileChange(Shape):
@@ -27,21 +26,21 @@ def routes(services: Services) -> APIRouter:
     router = APIRouter(tags=["profile"])
 
     @router.get("/api/profile/settings")
-    def read(user: User) -> dict[str, Any]:
+    def read(user: User) -> ProfileSettings:
         profile = services.store.profile(user.user)
-        shown = {k: v for k, v in asdict(profile).items() if k != "user"}
-        shown |= {
-            "username": user.user,
-            "pool": profile.pool or services.settings.pool,
-            "bucket": profile.bucket or None,
-        }
-        token = user.token and {"name": user.token.name, "expires_at": stamp(user.token.expires)}
-        return {
-            "profile": shown,
-            "roles": list(user.roles),
-            "pools": [services.settings.pool],
-            "token": token,
-        }
+        held = user.token
+        return ProfileSettings(
+            profile=ProfileView(
+                username=user.user,
+                email_notification=profile.email_notification,
+                slack_notification=profile.slack_notification,
+                bucket=profile.bucket or None,
+                pool=profile.pool or services.settings.pool,
+            ),
+            roles=list(user.roles),
+            pools=pool_names(services),
+            token=TokenView(name=held.name, expires_at=stamp(held.expires)) if held else None,
+        )
 
     @router.post("/api/profile/settings")
     def write(user: User, body: ProfileChange, set_default_backend: bool = False) -> None:
