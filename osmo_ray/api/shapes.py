@@ -400,7 +400,7 @@ class TokenEntry(Shape):
 class TokenRole(Shape):
     role_name: str
     assigned_by: str
-    assigned_at: str | None
+    assigned_at: str
 
 
 class TokenRoles(Shape):

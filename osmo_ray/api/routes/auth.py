@@ -78,7 +78,7 @@ def routes(services: Services) -> APIRouter:
         found = next((t for t in store.tokens(user.user) if t.name == token_name), None)
         if found is None:
             raise ApiError(f"There is no token {token_name[:80]!r}.")
-        listed = [TokenRole(role_name=r, assigned_by=user.user, assigned_at=None) for r in found.roles]
+        listed = [TokenRole(role_name=r, assigned_by=user.user, assigned_at="") for r in found.roles]
         return TokenRoles(user_name=user.user, token_name=found.name, roles=listed)
 
     return router
