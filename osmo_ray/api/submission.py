@@ -15,17 +15,17 @@ import yaml
 
 from osmo_ray.api.errors import ApiError, not_found
 from osmo_ray.api.restart import remaining
-from osmo_ray.api.routes import code
+from osmo_ray.api.routes import code, credentials
 from osmo_ray.api.services import Services
 from osmo_ray.api.shapes import Submission, Submitted
 from osmo_ray.api.views import Links
 from osmo_ray.engine.admit import admit
 from osmo_ray.engine.model import Decision
-from osmo_ray.providers.template import prepare
+from osmo_ray.providers.template import Prepared, prepare
 from osmo_ray.spec.dump import to_yaml
 from osmo_ray.spec.model import CodeInput, Priority, TaskInput, WorkflowSpec
 from osmo_ray.spec.quantity import show_bytes
-from osmo_ray.spec.reader import read, spread_environment
+from osmo_ray.spec.reader import read, refuse_credentials, spread_environment
 from osmo_ray.spec.template import overlay_environment
 from osmo_ray.store.protocol import AppUse, Texts
 
@@ -56,12 +56,13 @@ def submit(services: Services, order: Order, links: Links) -> Submitted:
         raise ApiError("Send either a workflow file or a workflow_id, not both and not neither.", "USAGE")
     if order.dry_run and order.body is not None:
         return _dry_run(services, order.body)
-    spec, template, parent = _read(services, order)
+    spec, template, parent, done = _read(services, order)
     spec = spread_environment(spec, overlay_environment(order.environment))
     _limits(services, spec)
     _trusted(services, spec, order.pool)
     _previous(services, spec)
     _sent(services, spec)
+    _credentials(services, order.user, spec, done)
     if order.validation_only:
         return Submitted(name=spec.name, logs="Workflow validation succeeded.")
     _disk(services)
@@ -122,18 +123,18 @@ def _dry_run(services: Services, body: Submission) -> Submitted:
     return Submitted(name=name, spec=done.rendered.text)
 
 
-def _read(services: Services, order: Order) -> tuple[WorkflowSpec, str, str]:
-    """The spec, the text as the user wrote it, and the workflow that it repeats."""
+def _read(services: Services, order: Order) -> tuple[WorkflowSpec, str, str, Prepared | None]:
+    """The spec, the text as the user wrote it, the workflow that it repeats, and what knows its places."""
     if order.body is None:
         name = order.resubmit or order.restart
         old = services.store.find(name)
         if old is None:
             raise not_found(name)
         texts = services.store.texts(old.uuid)
-        return remaining(old) if order.restart else read(texts.rendered), texts.template, old.id
+        return remaining(old) if order.restart else read(texts.rendered), texts.template, old.id, None
     body = order.body
     done = prepare(body.file, body.set_variables, body.set_string_variables, services.renderer)
-    return done.read(), body.uploaded_templated_spec or body.file, ""
+    return done.read(), body.uploaded_templated_spec or body.file, "", done
 
 
 def _limits(services: Services, spec: WorkflowSpec) -> None:
@@ -165,6 +166,24 @@ def _previous(services: Services, spec: WorkflowSpec) -> None:
             raise ApiError(f"Input {workflow}:{name}: workflow {workflow} has no task {name}.", "USAGE")
         if not task.status.finished:
             raise ApiError(f"Input {workflow}:{name}: that task is {task.status.value}, not finished.", "USAGE")
+
+
+def _credentials(services: Services, user: str, spec: WorkflowSpec, done: Prepared | None) -> None:
+    """What tasks name must be there now; a node gets it later, sealed until then."""
+    named = [t for g in spec.groups for t in g.tasks if t.credentials]
+    if not named:
+        return
+    if ray := next((t.name for t in named if t.ray is not None), ""):
+        raise ApiError(
+            f"Task {ray} is a Ray program: its environment stands in the cluster's job table, so it gets no "
+            "credentials. Leave out `ray`, or `credentials`.",
+            "CREDENTIAL",
+        )
+    known = credentials.opened(services, user)
+    if done is None:
+        refuse_credentials(spec, known)
+    else:
+        done.refuse_credentials(spec, known)
 
 
 def _sent(services: Services, spec: WorkflowSpec) -> None:

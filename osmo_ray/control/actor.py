@@ -20,10 +20,12 @@ import ray
 from osmo_ray.backends.ray.agent import AgentSettings
 from osmo_ray.backends.ray.backend import RayBackend
 from osmo_ray.control.controller import Controller, ControlSettings
+from osmo_ray.control.credentials import Purse
 from osmo_ray.engine.events import Policy
 from osmo_ray.engine.plans import PoolRules
 from osmo_ray.logs import configure
 from osmo_ray.objects import open_store
+from osmo_ray.providers import secrets
 from osmo_ray.providers.quota import YamlQuota
 from osmo_ray.runtime import wakeup
 from osmo_ray.store.sql import SqlStore
@@ -82,6 +84,7 @@ class ControllerActor:
             settings=settings.control,
             policy=settings.policy,
             rules=settings.rules,
+            purse=Purse(store, secrets.load(secrets.key_file(Path(settings.agents.home)))),
             quota=YamlQuota(Path(settings.agents.home) / "quota.yaml"),
         )
         bell = wakeup.listen(settings.agents.home)

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from osmo_ray.backends.protocol import Backend, BackendUnavailable, StaleEpoch
 from osmo_ray.control import dispatch, retention, schedule, tidy, watch
+from osmo_ray.control.credentials import Purse
 from osmo_ray.control.ledger import Ledger
 from osmo_ray.engine.events import Policy
 from osmo_ray.engine.plans import PoolRules
@@ -55,6 +56,7 @@ class Controller:
         policy: Policy | None = None,
         rules: PoolRules | None = None,
         quota: QuotaProvider | None = None,
+        purse: Purse | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.ledger = Ledger(store, policy or Policy(), clock)
@@ -63,6 +65,7 @@ class Controller:
         self.objects = objects
         self.settings = settings or ControlSettings()
         self.rules = rules or PoolRules()
+        self.purse = purse
         self.scheduling = schedule.Scheduling(self.rules, self.settings.platform, quota=quota, clock=clock)
         self.ledger.planner = self.scheduling.events
         self.counts: dict[str, float] = {}
@@ -195,7 +198,7 @@ class Controller:
         while True:
             await self._until(self.ledger.dispatch, self.settings.poll)
             epoch = self.ledger.lease.epoch if self.ledger.lease else 0
-            sent = await self._passing(dispatch.step(self.ledger, self.backend, self.rules, epoch))
+            sent = await self._passing(dispatch.step(self.ledger, self.backend, self.rules, epoch, self.purse))
             self._count("commands", sent or 0)
 
     async def _watch_loop(self) -> None:

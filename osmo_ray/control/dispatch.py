@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from osmo_ray.backends.protocol import Backend
+from osmo_ray.control.credentials import Purse
 from osmo_ray.control.ledger import Ledger
 from osmo_ray.engine.model import ApplyGroup, DeleteGroup, Group, Workflow
 from osmo_ray.engine.plans import PoolRules, group_plan
@@ -23,7 +24,7 @@ _SETTLE_AT = 300
 """Far below what one look at the outbox returns, so that sent commands never hide new ones."""
 
 
-async def step(ledger: Ledger, backend: Backend, rules: PoolRules, epoch: int) -> int:
+async def step(ledger: Ledger, backend: Backend, rules: PoolRules, epoch: int, purse: Purse | None = None) -> int:
     """Send what is in the outbox; returns how many commands were settled."""
     waiting = [o for o in await ledger.db(ledger.store.outgoing, 1000) if o.seq not in ledger.sent]
     if not waiting:
@@ -32,7 +33,7 @@ async def step(ledger: Ledger, backend: Backend, rules: PoolRules, epoch: int) -
         await ledger.refresh()
     deletes = [o for o in waiting if isinstance(o.command, DeleteGroup)]
     applies = [o for o in waiting if isinstance(o.command, ApplyGroup)]
-    done = await _apply(ledger, backend, rules, epoch, applies)
+    done = await _apply(ledger, backend, rules, epoch, applies, purse)
     # A group's plan is empty once it has ended, so deleting last is right whatever the order was.
     done += await _delete(ledger, backend, epoch, deletes)
     ledger.sent.update(done)
@@ -50,7 +51,12 @@ async def settle(ledger: Ledger) -> None:
 
 
 async def _apply(
-    ledger: Ledger, backend: Backend, rules: PoolRules, epoch: int, commands: Sequence[Outgoing]
+    ledger: Ledger,
+    backend: Backend,
+    rules: PoolRules,
+    epoch: int,
+    commands: Sequence[Outgoing],
+    purse: Purse | None,
 ) -> list[int]:
     plans: dict[str, GroupPlan] = {}
     seqs: dict[str, list[int]] = {}
@@ -63,7 +69,10 @@ async def _apply(
             continue
         seqs.setdefault(group.uuid, []).append(outgoing.seq)
         if group.uuid not in plans:
-            plans[group.uuid] = group_plan(workflow, group, await _with_external(ledger, rules, workflow, group))
+            plan = group_plan(workflow, group, await _with_external(ledger, rules, workflow, group))
+            if purse is not None and purse.wanted(workflow, plan):
+                plan = await ledger.db(purse.fill, workflow, plan)
+            plans[group.uuid] = plan
     if plans:
         refused = await backend.apply(epoch, list(plans.values()))
         for uuid, reason in refused.items():

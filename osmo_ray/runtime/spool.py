@@ -2,6 +2,7 @@
 
 <root>/attempts/<task uuid>-<retry>/     made once (mkdir), gone when the store has settled the attempt
     job.json      the plan and what the host gave it: the folder counts only when this stands
+    secrets.json  what of its user's credentials the attempt gets, if any; gone with its end
     claim         pid, start time and boot of the one supervisor
     orders.json   replaced by renaming, a signal says look again
     status        one JSON observation per line; the last whole line is the state
@@ -20,14 +21,14 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from osmo_ray.runtime import codec
 from osmo_ray.runtime.codec import Job, Orders
 from osmo_ray.runtime.process import Identity
-from osmo_ray.spec.attempt import AttemptKey, AttemptPlan, Observation, Phase
+from osmo_ray.spec.attempt import AttemptKey, AttemptPlan, Observation, Phase, Secrets
 
 DAY = 86400.0
 FINAL = (Phase.FINISHED, Phase.LOST)
@@ -59,7 +60,7 @@ def boot_clock() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-_SPENT = ("fs", "in", "out", "files", "hosts", "resolv.conf", "hostname")
+_SPENT = ("fs", "in", "out", "files", "secrets.json", "hosts", "resolv.conf", "hostname")
 """Parts of an attempt's folder that nobody reads after its end."""
 
 
@@ -93,7 +94,12 @@ class Folder:
     def job(self) -> Job | None:
         """The accepted job, or None when the host died while taking it."""
         value = read_json(self.path / "job.json")
-        return None if value is None else codec.job_from_json(value)
+        if value is None:
+            return None
+        job, secrets = codec.job_from_json(value), read_json(self.path / "secrets.json")
+        if secrets is None:
+            return job
+        return replace(job, plan=replace(job.plan, secrets=codec.secrets_from_json(secrets)))
 
     def orders(self, plan: AttemptPlan) -> Orders:
         """The newest orders; before any were given, those that its plan holds."""
@@ -216,6 +222,8 @@ class Spool:
         except FileExistsError:
             return None
         folder.report(seen)
+        if job.plan.secrets != Secrets():
+            replace_file(folder.path / "secrets.json", json.dumps(codec.secrets_to_json(job.plan.secrets)))
         replace_file(folder.path / "job.json", json.dumps(codec.job_to_json(job)))
         return folder
 

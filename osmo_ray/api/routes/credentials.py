@@ -18,6 +18,8 @@ from osmo_ray.store.protocol import Credential
 
 NAME = re.compile(r"[a-zA-Z]([a-zA-Z0-9_-]*[a-zA-Z0-9])?")
 MAX_NAME = 128
+_PUBLIC = ("username", "access_key_id", "region", "override_url")
+"""Parts of registry and data credentials that are no secrets."""
 MOST = 200
 """Credentials of one user."""
 
@@ -36,6 +38,21 @@ def opened(services: Services, user: str) -> dict[str, frozenset[str]]:
         return {c.name: frozenset(vault_of(services).open(user, c.name, c.sealed)) for c in found}
     except SecretError as error:
         raise ApiError(f"{error}.", "CREDENTIAL") from None
+
+
+def secret_values(services: Services, user: str) -> list[str]:
+    """Every secret of a user that still opens: what must not be read in texts of theirs."""
+    vault = services.vault
+    if vault is None:
+        return []
+    found: list[str] = []
+    for one in services.store.credentials(user):
+        try:
+            values = vault.open(user, one.name, one.sealed)
+        except SecretError:
+            continue
+        found += [v for k, v in values.items() if k not in _PUBLIC]
+    return found
 
 
 def routes(services: Services) -> APIRouter:

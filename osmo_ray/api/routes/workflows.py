@@ -11,12 +11,14 @@ from osmo_ray.api import cancel
 from osmo_ray.api.errors import ApiError
 from osmo_ray.api.routes.apps import used
 from osmo_ray.api.routes.common import Base, Many, User, Whole, page, parse_moment
+from osmo_ray.api.routes.credentials import secret_values
 from osmo_ray.api.routes.service import allowed_tags
 from osmo_ray.api.services import Services
 from osmo_ray.api.shapes import Named, Submission, Submitted, WorkflowList, WorkflowView
 from osmo_ray.api.submission import Order, submit
 from osmo_ray.api.views import entry, workflow_view
 from osmo_ray.engine.model import Task
+from osmo_ray.runtime.masking import mask
 from osmo_ray.store.protocol import WorkflowQuery
 
 
@@ -111,9 +113,11 @@ def routes(services: Services) -> APIRouter:
 
     @router.get("/api/workflow/{name}/spec")
     def read_spec(name: str, use_template: bool = False) -> Response:
-        texts = store.texts(cancel.find(services, name).uuid)
+        workflow = cancel.find(services, name)
+        texts = store.texts(workflow.uuid)
         text = texts.template if use_template and texts.template else texts.rendered
-        return PlainTextResponse(text, media_type="application/yaml")
+        hidden = secret_values(services, workflow.user)
+        return PlainTextResponse(mask(text, hidden), media_type="application/yaml")
 
     @router.post("/api/workflow/{name}/cancel")
     def cancel_workflow(name: str, user: User, message: str | None = None, force: bool = False) -> Named:
