@@ -78,7 +78,7 @@ class Orders:
 
 
 def plan_to_json(plan: AttemptPlan) -> dict[str, Any]:
-    """A plan as JSON. `ray` stays out, since Ray programs do not run here, and so do secrets: they have their own file."""
+    """A plan as JSON, without `ray` (such programs do not run here) and secrets (they have a file of their own)."""
     value: dict[str, Any] = {name: getattr(plan, name) for name in _PLAN_FIELDS}
     for name, kind in _PARTS.items():
         value[name] = [{f.name: getattr(part, f.name) for f in fields(kind)} for part in value[name]]
