@@ -25,7 +25,8 @@ _STATUSES = {
     507: "The platform's disk is full.",
 }
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorView, "description": text} for status, text in _STATUSES.items()
+    status: {"description": text, "content": {"application/json": {"schema": ErrorView.model_json_schema()}}}
+    for status, text in _STATUSES.items()
 }
 """The refusals that every route may answer with."""
 

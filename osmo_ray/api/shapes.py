@@ -32,6 +32,14 @@ def moment(text: str | None) -> float | None:
 class Submission(Shape):
     """The body of a submission."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"file": "workflow:\n  name: hello\n  tasks:\n  - {name: a, image: ubuntu, command: [echo, hi]}\n"}
+            ]
+        }
+    )
+
     file: str
     set_variables: list[str] = []
     set_string_variables: list[str] = []
@@ -336,6 +344,8 @@ class PlanView(Shape):
 class BulkCancel(Shape):
     """Workflows to cancel: named, or all unfinished ones of the caller."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"names": ["hello-1"], "message": "no longer needed"}]})
+
     names: list[str] = []
     all_mine: bool = False
     message: str = ""
@@ -378,6 +388,10 @@ class LoginInfo(Shape):
 
 
 class AccessToken(Shape):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"token": "Zm9ydHktdGhyZWUtY2hhcmFjdGVycy1vZi1iYXNlNjQtXw"}]}
+    )
+
     token: str
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body, Query
 from fastapi.responses import PlainTextResponse, Response
 
 from osmo_ray.api.errors import ApiError
-from osmo_ray.api.routes.common import Many, User, Whole, page
+from osmo_ray.api.routes.common import Many, Text, User, Whole, page
 from osmo_ray.api.services import Services
 from osmo_ray.api.shapes import AppEntry, AppList, AppVersionEntry, AppView, Changed, Deleted, stamp
 from osmo_ray.spec.document import cut
@@ -17,7 +17,10 @@ from osmo_ray.store.protocol import App, AppQuery, AppUse, NameTaken
 
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 MAX_DESCRIPTION = 4096
-Text = Annotated[str, Body()]
+Spec = Annotated[
+    str, Body(examples=["workflow:\n  name: hello\n  tasks:\n  - {name: a, image: ubuntu, command: [echo, hi]}\n"])
+]
+NewName = Annotated[str, Body(examples=["train-large"])]
 
 
 def used(services: Services, uuid: str | None, version: int | None) -> AppUse | None:
@@ -72,7 +75,7 @@ def routes(services: Services) -> APIRouter:
         head = _entry(app).model_dump(exclude={"latest_version"})
         return AppView(**head, versions=listed)
 
-    @router.get("/api/app/user/{name}/spec", response_class=PlainTextResponse)
+    @router.get("/api/app/user/{name}/spec", response_class=Text)
     def read_app_spec(name: str, version: Whole = None) -> Response:
         app = _app(services, name)
         text = store.app_spec(app.uuid, version or app.latest)
@@ -88,7 +91,7 @@ def _changes(router: APIRouter, services: Services) -> None:
     store = services.store
 
     @router.post("/api/app/user/{name}")
-    def create_app(name: str, description: Annotated[str, Query()], body: Text, user: User) -> None:
+    def create_app(name: str, description: Annotated[str, Query()], body: Spec, user: User) -> None:
         _check(name, body)
         if len(description) > MAX_DESCRIPTION:
             raise ApiError(f"A description has at most {MAX_DESCRIPTION} characters.")
@@ -98,7 +101,7 @@ def _changes(router: APIRouter, services: Services) -> None:
             raise ApiError(f"There is an app {name} already; osmo app update {name} adds a version.") from None
 
     @router.patch("/api/app/user/{name}")
-    def update_app(name: str, body: Text, user: User) -> Changed:
+    def update_app(name: str, body: Spec, user: User) -> Changed:
         _check(name, body)
         now = services.clock()
         made = store.add_app_version(name, user.user, now, body)
@@ -120,7 +123,7 @@ def _changes(router: APIRouter, services: Services) -> None:
         return Deleted(versions=list(gone))
 
     @router.post("/api/app/user/{name}/rename")
-    def rename_app(name: str, body: Text, user: User) -> str:
+    def rename_app(name: str, body: NewName, user: User) -> str:
         app = _app(services, name)
         _owner(app, user.user)
         _name(body)

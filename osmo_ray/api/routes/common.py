@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Depends, Query, Request
+from fastapi.responses import Response
 
 from osmo_ray.api.errors import ApiError
 from osmo_ray.api.middleware import Caller
@@ -13,6 +14,24 @@ from osmo_ray.api.views import Links
 
 MAX_PAGE = 1000
 MAX_OFFSET = 10**9
+
+
+class Text(Response):
+    """What a route says it answers with, for the description of the API."""
+
+    media_type = "text/plain"
+
+
+class Yaml(Text):
+    media_type = "application/yaml"
+
+
+class Tar(Text):
+    media_type = "application/x-tar"
+
+
+class Bytes(Text):
+    media_type = "application/octet-stream"
 
 
 async def _caller(request: Request) -> Caller:

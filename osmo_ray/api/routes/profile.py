@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fastapi import APIRouter
+from pydantic import ConfigDict
 
 from osmo_ray.api.routes.common import User
 from osmo_ray.api.services import Services
@@ -14,6 +15,8 @@ from osmo_ray.api.submission import check_pool, pool_names
 
 class ProfileChange(Shape):
     """Any of the fields of a profile; those left out stay."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"pool": "default"}]})
 
     username: str | None = None
     email_notification: bool | None = None

@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from osmo_ray import __version__
 from osmo_ray.api.metrics import Metrics
+from osmo_ray.api.routes.common import Text
 from osmo_ray.api.services import Part, Services
 from osmo_ray.api.shapes import Version
 from osmo_ray.store.protocol import StoreError, WorkflowQuery
@@ -44,7 +45,7 @@ def routes(services: Services, metrics: Metrics) -> APIRouter:
     async def read_version() -> Version:
         return version()
 
-    @router.get("/client/version", response_model=Version)
+    @router.get("/client/version", response_model=Version, responses={200: {"content": {"text/plain": {}}}})
     async def client_version(request: Request) -> Response:
         """As text for scripts that ask for text."""
         if "text/plain" in request.headers.get("accept", ""):
@@ -55,7 +56,10 @@ def routes(services: Services, metrics: Metrics) -> APIRouter:
     async def health() -> dict[str, str]:
         return {"status": "OK"}
 
-    @router.get("/ready")
+    @router.get(
+        "/ready",
+        responses={503: {"description": "Some part is not well.", "content": {"application/json": {"schema": {}}}}},
+    )
     async def ready() -> Response:
         parts = {"api": Part(True, f"answers, version {__version__}"), **await services.parts()}
         try:
@@ -66,7 +70,7 @@ def routes(services: Services, metrics: Metrics) -> APIRouter:
         shown = {"ready": well, "parts": {name: _shown(part) for name, part in parts.items()}}
         return JSONResponse(shown, 200 if well else 503)
 
-    @router.get("/metrics")
+    @router.get("/metrics", response_class=Text)
     async def read_metrics() -> Response:
         now = services.clock()
         reports = await asyncio.to_thread(services.store.nodes)

@@ -10,7 +10,7 @@ from fastapi.responses import PlainTextResponse, Response
 from osmo_ray.api import cancel
 from osmo_ray.api.errors import ApiError
 from osmo_ray.api.routes.apps import used
-from osmo_ray.api.routes.common import Base, Many, User, Whole, page, parse_moment
+from osmo_ray.api.routes.common import Base, Many, User, Whole, Yaml, page, parse_moment
 from osmo_ray.api.routes.credentials import secret_values
 from osmo_ray.api.routes.service import allowed_tags
 from osmo_ray.api.services import Services
@@ -111,7 +111,7 @@ def routes(services: Services) -> APIRouter:
         view = workflow_view(workflow, store.texts(workflow.uuid), attempts, links, services.clock())
         return view.model_copy(update={"groups": []}) if skip_groups else view
 
-    @router.get("/api/workflow/{name}/spec")
+    @router.get("/api/workflow/{name}/spec", response_class=Yaml)
     def read_spec(name: str, use_template: bool = False) -> Response:
         workflow = cancel.find(services, name)
         texts = store.texts(workflow.uuid)
