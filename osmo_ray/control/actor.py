@@ -21,6 +21,7 @@ from osmo_ray.backends.ray.agent import AgentSettings
 from osmo_ray.backends.ray.backend import RayBackend
 from osmo_ray.control.controller import Controller, ControlSettings
 from osmo_ray.control.credentials import Purse
+from osmo_ray.control.notices import NoticeSettings
 from osmo_ray.engine.events import Policy
 from osmo_ray.engine.plans import PoolRules
 from osmo_ray.logs import configure
@@ -42,6 +43,7 @@ class ActorSettings:
     control: ControlSettings = field(default_factory=ControlSettings)
     policy: Policy = field(default_factory=Policy)
     rules: PoolRules = field(default_factory=PoolRules)
+    notify: NoticeSettings | None = None
     log_level: str = "INFO"
 
 
@@ -84,6 +86,7 @@ class ControllerActor:
             settings=settings.control,
             policy=settings.policy,
             rules=settings.rules,
+            notify=settings.notify,
             purse=Purse(store, secrets.load(secrets.key_file(Path(settings.agents.home)))),
             quota=YamlQuota(Path(settings.agents.home) / "quota.yaml"),
         )

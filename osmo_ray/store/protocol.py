@@ -208,6 +208,17 @@ class Credential:
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """A finished workflow whose user wants to hear of it by `channel` (`mail` or `hook`) and has not yet."""
+
+    uuid: str
+    id: str
+    user: str
+    status: str
+    channel: str
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """Per-user settings."""
 
@@ -412,4 +423,17 @@ class Store(Protocol):
 
     def delete_credential(self, user: str, name: str) -> Credential | None:
         """What was removed; None when there was none."""
+        ...
+
+    # -- notices
+    def unannounced(self, channel: str, since: float, limit: int = 100) -> Sequence[Ended]:
+        """Workflows that ended at `since` or later, whose users want word by `channel`, oldest first."""
+        ...
+
+    def mute(self, user: str, channel: str, since: float) -> None:
+        """What ended until now is not announced any more: the user asks for word of what comes."""
+        ...
+
+    def announced(self, uuid: str, channel: str, at: float, error: str = "") -> None:
+        """Word went out, or never can; also for a workflow that is gone by now."""
         ...

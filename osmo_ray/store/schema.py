@@ -315,3 +315,13 @@ credentials = Table(
     UniqueConstraint("user_name", "profile"),
 )
 """`sealed` is what a vault made of the values, in base64; `profile` is NULL, a registry's host or an endpoint."""
+
+notices = Table(
+    "notices",
+    metadata,
+    of_workflow(primary=True),
+    Column("channel", Text, primary_key=True),
+    double("at"),
+    text("error"),
+)
+"""Word of a workflow's end that went out by a channel, or that never can (`error`): once per workflow and channel."""

@@ -12,6 +12,10 @@ from osmo_ray.api.services import Services
 from osmo_ray.api.shapes import ProfileSettings, ProfileView, Shape, TokenView, stamp
 from osmo_ray.api.submission import check_pool, pool_names
 
+NOTICE_DAYS = 2 * 86400.0
+"""Seconds for which the end of a workflow could still be announced, and more."""
+_CHANNELS = {"email_notification": "mail", "slack_notification": "hook"}
+
 
 class ProfileChange(Shape):
     """Any of the fields of a profile; those left out stay."""
@@ -50,6 +54,11 @@ def routes(services: Services) -> APIRouter:
         if body.pool is not None:
             check_pool(services, body.pool)
         changes = {k: v for k, v in body.model_dump().items() if v is not None and k != "username"}
-        services.store.save_profile(replace(services.store.profile(user.user), **changes))
+        before = services.store.profile(user.user)
+        since = services.clock() - NOTICE_DAYS
+        for field, channel in _CHANNELS.items():
+            if changes.get(field) and not getattr(before, field):
+                services.store.mute(user.user, channel, since)
+        services.store.save_profile(replace(before, **changes))
 
     return router

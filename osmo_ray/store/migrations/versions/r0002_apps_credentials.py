@@ -1,4 +1,4 @@
-"""Apps with their versions, which workflows came of them, and sealed credentials."""
+"""Apps with their versions, which workflows came of them, sealed credentials, and notices that were sent."""
 
 from __future__ import annotations
 
@@ -64,4 +64,15 @@ def upgrade() -> None:
         sa.Column("sealed", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("user_name", "name", name=op.f("pk_credentials")),
         sa.UniqueConstraint("user_name", "profile", name=op.f("uq_credentials_user_name_profile")),
+    )
+    op.create_table(
+        "notices",
+        sa.Column("workflow_uuid", sa.Text(), nullable=False),
+        sa.Column("channel", sa.Text(), nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
+        sa.Column("error", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("workflow_uuid", "channel", name=op.f("pk_notices")),
+        sa.ForeignKeyConstraint(
+            ["workflow_uuid"], ["workflows.uuid"], ondelete="CASCADE", name=op.f("fk_notices_workflow_uuid_workflows")
+        ),
     )
