@@ -10,11 +10,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from osmo_ray.engine.model import Workflow
 from osmo_ray.providers.secrets import SecretError, Vault
 from osmo_ray.runtime.container import registry_of
 from osmo_ray.spec.attempt import AttemptPlan, DataKey, FilePlan, GroupPlan, RegistryLogin, Secrets
-from osmo_ray.spec.model import TaskSpec
+from osmo_ray.spec.model import GroupSpec, TaskSpec, UrlInput, UrlOutput
 from osmo_ray.store.protocol import Store
 
 _KEPT = 1.0
@@ -38,14 +37,11 @@ class Purse:
     vault: Vault | None
     _known: dict[str, tuple[float, Mapping[str, Opened]]] = field(default_factory=dict)
 
-    def wanted(self, workflow: Workflow, plan: GroupPlan) -> bool:
-        """Whether any attempt could use a credential; asks nobody."""
-        return any(_may_need(workflow.spec.task(a.task), a) for a in plan.attempts)
-
-    def fill(self, workflow: Workflow, plan: GroupPlan) -> GroupPlan:
-        """The plan with what its attempts may use."""
-        mine = self._open(workflow.user)
-        filled = tuple(replace(a, secrets=secrets(workflow.spec.task(a.task), a, mine)) for a in plan.attempts)
+    def fill(self, user: str, spec: GroupSpec, plan: GroupPlan) -> GroupPlan:
+        """The plan with what its attempts may use of this user's."""
+        mine = self._open(user)
+        tasks = {task.name: task for task in spec.tasks}
+        filled = tuple(replace(a, secrets=secrets(tasks[a.task], a, mine)) for a in plan.attempts)
         return replace(plan, attempts=filled)
 
     def _open(self, user: str) -> Mapping[str, Opened]:
@@ -67,9 +63,14 @@ class Purse:
         return found
 
 
-def _may_need(task: TaskSpec, attempt: AttemptPlan) -> bool:
-    urls = any(i.kind == "url" for i in attempt.inputs) or any(o.kind == "url" for o in attempt.outputs)
-    return bool(task.credentials or urls or registry_of(attempt.image))
+def wanted(spec: GroupSpec) -> bool:
+    """Whether any task of a group could use a credential; asks nobody."""
+    return any(map(_may_need, spec.tasks))
+
+
+def _may_need(task: TaskSpec) -> bool:
+    urls = any(isinstance(one, UrlInput | UrlOutput) for one in (*task.inputs, *task.outputs))
+    return bool(task.credentials or urls or registry_of(task.image))
 
 
 def secrets(task: TaskSpec, attempt: AttemptPlan, mine: Mapping[str, Opened]) -> Secrets:

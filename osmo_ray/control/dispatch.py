@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from osmo_ray.backends.protocol import Backend
+from osmo_ray.control import credentials
 from osmo_ray.control.credentials import Purse
 from osmo_ray.control.ledger import Ledger
 from osmo_ray.engine.model import ApplyGroup, DeleteGroup, Group, Workflow
@@ -70,8 +71,9 @@ async def _apply(
         seqs.setdefault(group.uuid, []).append(outgoing.seq)
         if group.uuid not in plans:
             plan = group_plan(workflow, group, await _with_external(ledger, rules, workflow, group))
-            if purse is not None and purse.wanted(workflow, plan):
-                plan = await ledger.db(purse.fill, workflow, plan)
+            spec = spec_of(workflow.spec, group)
+            if purse is not None and credentials.wanted(spec):
+                plan = await ledger.db(purse.fill, workflow.user, spec, plan)
             plans[group.uuid] = plan
     if plans:
         refused = await backend.apply(epoch, list(plans.values()))

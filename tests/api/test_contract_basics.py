@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.api.wire import Wire, serve
-from tests.api.world import World
+from tests.api.world import HELLO, World
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +288,18 @@ def test_profile_is_set_field_by_field_and_refuses_an_unknown_pool(wire: Wire) -
         is None
     )
     assert wire.get("/api/profile/settings", user="pro2")["profile"]["slack_notification"] is True
-    assert wire.refused("POST", "/api/profile/settings", body={"pool": "nowhere"})["error_code"] == "USER"
+    for wrong in ({"pool": "nowhere"}, {"bucket": "nowhere"}):
+        assert wire.refused("POST", "/api/profile/settings", body=wrong)["error_code"] == "USER"
+    assert wire.call("POST", "/api/profile/settings", body={"colour": "red"}).status == 422
+
+
+def test_who_asks_for_mail_hears_of_what_ends_from_now_on(wire: Wire) -> None:
+    store = wire.world.store
+    for turn in ("early", "late"):
+        name = wire.world.submit(HELLO.replace("hello", turn), user="mailed")
+        wire.post(f"/api/workflow/{name}/cancel", user="mailed")
+        wire.post("/api/profile/settings", body={"email_notification": True}, user="mailed")
+    assert [e.id for e in store.unannounced("mail", 0.0) if e.user == "mailed"] == ["late-1"]
 
 
 def test_an_address_with_nul_is_refused(wire: Wire) -> None:

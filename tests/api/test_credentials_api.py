@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from osmo_ray.control.credentials import Purse
+from osmo_ray.control.credentials import Purse, wanted
 from osmo_ray.engine.plans import PoolRules, group_plan
 from osmo_ray.spec.attempt import DataKey, FilePlan, RegistryLogin, Secrets
 from tests.api.world import World
@@ -39,9 +39,9 @@ def fill(world: World, name: str) -> Secrets:
     workflow = world.store.find(name)
     assert workflow is not None
     plan = group_plan(workflow, workflow.groups[0], PoolRules())
-    purse = Purse(world.store, world.vault)
-    assert purse.wanted(workflow, plan)
-    return purse.fill(workflow, plan).attempts[0].secrets
+    spec = workflow.spec.groups[0]
+    assert wanted(spec)
+    return Purse(world.store, world.vault).fill(workflow.user, spec, plan).attempts[0].secrets
 
 
 def test_an_absent_credential_is_told_with_its_line(client: TestClient) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from fastapi import APIRouter
 from pydantic import ConfigDict
 
+from osmo_ray.api.errors import ApiError
 from osmo_ray.api.routes.common import User
 from osmo_ray.api.services import Services
 from osmo_ray.api.shapes import ProfileSettings, ProfileView, Shape, TokenView, stamp
@@ -53,6 +54,8 @@ def routes(services: Services) -> APIRouter:
     def write(user: User, body: ProfileChange, set_default_backend: bool = False) -> None:
         if body.pool is not None:
             check_pool(services, body.pool)
+        if body.bucket:
+            raise ApiError(f"There is no bucket {body.bucket[:80]!r}; this platform has none.")
         changes = {k: v for k, v in body.model_dump().items() if v is not None and k != "username"}
         before = services.store.profile(user.user)
         since = services.clock() - NOTICE_DAYS
