@@ -155,7 +155,7 @@ def _call(program: str, told: str, target: str, words: list[str]) -> int:
     args, rest = parser.parse_known_args(words)
     if rest and not takes_rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    args.rest = rest
+    args.rest, args.verbs = rest, VERBS
     try:
         return verb.run(args)
     except KeyboardInterrupt:

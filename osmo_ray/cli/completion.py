@@ -4,7 +4,8 @@ never older than the program."""
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 _BASH = """_osmo() {
   local IFS=$'\\n'
@@ -44,16 +45,15 @@ class Completion:
             print(SCRIPTS[args.shell], end="")
             return 0
         typed = args.rest[1:] if args.rest[:1] == ["--"] else args.rest
-        print("\n".join(words(typed)))
+        print("\n".join(words(args.verbs, typed)))
         return 0
 
 
-def words(typed: Sequence[str]) -> list[str]:
-    """Verbs, or the options of the verb that stands there."""
+def words(verbs: Mapping[str, tuple[str, Any]], typed: Sequence[str]) -> list[str]:
+    """Verbs, or the options of the verb that stands there. `verbs` is the program's own table."""
     from osmo_ray.cli.command import load
-    from osmo_ray.program import VERBS
 
-    verbs, target = VERBS, ""
+    target = ""
     for number, word in enumerate(typed):
         entry = verbs.get(word)
         if entry is None:

@@ -36,9 +36,9 @@ def test_a_plan_on_disk_holds_no_secret_and_gives_them_back(tmp_path: Path) -> N
     spool = Spool(tmp_path / "spool")
     spool.prepare()
     job = codec.Job(plan(SECRETS), "none")
-    folder = spool.accept(job, Observation(KEY, Phase.ACCEPTED, 1.0))
-    assert folder is not None
-    assert SECRET not in (folder.path / "job.json").read_text()
+    assert spool.accept(job, Observation(KEY, Phase.ACCEPTED, 1.0)) is not None
+    folder = spool.folder(KEY)
+    assert [f.name for f in folder.path.iterdir() if SECRET in f.read_text()] == ["secrets.json"]
     assert (folder.path / "secrets.json").stat().st_mode & 0o777 == 0o600
     assert folder.job() == job
     folder.remove_spent()
@@ -50,8 +50,8 @@ def test_a_plan_on_disk_holds_no_secret_and_gives_them_back(tmp_path: Path) -> N
 def test_a_plan_without_secrets_makes_no_file(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool")
     spool.prepare()
-    folder = spool.accept(codec.Job(plan(Secrets()), "none"), Observation(KEY, Phase.ACCEPTED, 1.0))
-    assert folder is not None and not (folder.path / "secrets.json").exists()
+    assert spool.accept(codec.Job(plan(Secrets()), "none"), Observation(KEY, Phase.ACCEPTED, 1.0)) is not None
+    assert not (spool.folder(KEY).path / "secrets.json").exists()
 
 
 @pytest.mark.parametrize("cut", range(1, len(SECRET)))

@@ -9,9 +9,10 @@ from fastapi import APIRouter, Body, Query
 from fastapi.responses import PlainTextResponse, Response
 
 from osmo_ray.api.errors import ApiError
+from osmo_ray.api.nouns import AppEntry, AppList, AppVersionEntry, AppView, Changed, Deleted
 from osmo_ray.api.routes.common import Many, Text, User, Whole, page
 from osmo_ray.api.services import Services
-from osmo_ray.api.shapes import AppEntry, AppList, AppVersionEntry, AppView, Changed, Deleted, stamp
+from osmo_ray.api.shapes import stamp
 from osmo_ray.spec.document import cut
 from osmo_ray.store.protocol import App, AppQuery, AppUse, NameTaken
 

@@ -11,9 +11,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from osmo_ray.api.errors import ApiError
+from osmo_ray.api.nouns import AccessToken, LoginInfo, PassView, TokenEntry, TokenRole, TokenRoles
 from osmo_ray.api.routes.common import User
 from osmo_ray.api.services import Services
-from osmo_ray.api.shapes import AccessToken, LoginInfo, PassView, TokenEntry, TokenRole, TokenRoles, stamp
+from osmo_ray.api.shapes import stamp
 from osmo_ray.providers.passes import Passes
 from osmo_ray.store.protocol import Token
 

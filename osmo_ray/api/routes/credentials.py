@@ -10,9 +10,9 @@ import re
 from fastapi import APIRouter
 
 from osmo_ray.api.errors import ApiError
+from osmo_ray.api.nouns import CredentialBody, CredentialEntry, CredentialList
 from osmo_ray.api.routes.common import User
 from osmo_ray.api.services import Services
-from osmo_ray.api.shapes import CredentialBody, CredentialEntry, CredentialList
 from osmo_ray.providers.secrets import SecretError, Vault
 from osmo_ray.store.protocol import Credential
 

@@ -12,10 +12,7 @@ from dataclasses import dataclass
 from fastapi import APIRouter
 
 from osmo_ray.api.errors import ApiError
-from osmo_ray.api.routes.common import Many, User
-from osmo_ray.api.routes.service import NODE_SILENT
-from osmo_ray.api.services import Services
-from osmo_ray.api.shapes import (
+from osmo_ray.api.nouns import (
     ConciseList,
     ConcisePool,
     GpuShare,
@@ -31,6 +28,9 @@ from osmo_ray.api.shapes import (
     ResourceList,
     Usage,
 )
+from osmo_ray.api.routes.common import Many, User
+from osmo_ray.api.routes.service import NODE_SILENT
+from osmo_ray.api.services import Services
 from osmo_ray.api.submission import check_pool, pool_names
 from osmo_ray.api.views import gibi
 from osmo_ray.spec.attempt import NodeReport

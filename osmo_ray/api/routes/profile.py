@@ -8,9 +8,10 @@ from fastapi import APIRouter
 from pydantic import ConfigDict
 
 from osmo_ray.api.errors import ApiError
+from osmo_ray.api.nouns import ProfileSettings, ProfileView, TokenView
 from osmo_ray.api.routes.common import User
 from osmo_ray.api.services import Services
-from osmo_ray.api.shapes import ProfileSettings, ProfileView, Shape, TokenView, stamp
+from osmo_ray.api.shapes import Shape, stamp
 from osmo_ray.api.submission import check_pool, pool_names
 
 NOTICE_DAYS = 2 * 86400.0

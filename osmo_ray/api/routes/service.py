@@ -9,9 +9,9 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from osmo_ray import __version__
 from osmo_ray.api.metrics import Metrics
+from osmo_ray.api.nouns import Version
 from osmo_ray.api.routes.common import Text
 from osmo_ray.api.services import Part, Services
-from osmo_ray.api.shapes import Version
 from osmo_ray.store.protocol import StoreError, WorkflowQuery
 
 NODE_SILENT = 120.0
