@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import urllib.request
 from pathlib import Path
 
 import pytest
+from moto.server import ThreadedMotoServer
 
 from osmo_ray.runtime import codec, container, work
 from osmo_ray.runtime.logs import Log
@@ -104,3 +107,21 @@ def test_the_key_of_the_longest_endpoint_is_used() -> None:
     }  # fmt: skip
     assert work.options(keys, "s3://bother/x") == {}
     assert work.options((DataKey("az://c", "acc", "k"),), "az://c/x") == {"account_name": "acc", "account_key": "k"}
+
+
+def test_a_store_is_reached_by_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing in the environment names the server or the key: they come from the credential alone."""
+    for name in [n for n in os.environ if n.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        url = f"http://{host}:{port}"
+        urllib.request.urlopen(urllib.request.Request(f"{url}/robots", method="PUT"), timeout=10).close()
+        key = DataKey("s3://robots", "id", "secret", "us-east-1", url)
+        store = work.open_store("s3://robots/run", **work.options([key], "s3://robots/run"))
+        store.write("x", b"hello")
+        assert store.read("x") == b"hello"
+    finally:
+        server.stop()
