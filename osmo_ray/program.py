@@ -30,6 +30,17 @@ WORKFLOW: Mapping[str, tuple[str, str]] = {
     "explain": ("say why tasks wait or failed", f"{_CLI}.explain:EXPLAIN"),
     "tag": ("add and remove tags", f"{_CLI}.workflow:TAG"),
 }
+APP: Mapping[str, tuple[str, str]] = {
+    "submit": ("submit an app", f"{_CLI}.app:SUBMIT"),
+    "create": ("make an app of a workflow file", f"{_CLI}.app:CREATE"),
+    "update": ("add a version", f"{_CLI}.app:UPDATE"),
+    "list": ("list apps", f"{_CLI}.app:LIST"),
+    "info": ("list the versions of an app", f"{_CLI}.app:INFO"),
+    "show": ("show what an app does and what can be set", f"{_CLI}.app:SHOW"),
+    "spec": ("print the workflow file of an app", f"{_CLI}.app:SPEC"),
+    "delete": ("delete one version, or all", f"{_CLI}.app:DELETE"),
+    "rename": ("give an app another name", f"{_CLI}.app:RENAME"),
+}
 VERBS: Mapping[str, Entry] = {
     "run": ("submit a workflow, watch it, and end with its verdict", f"{_CLI}.run:RUN"),
     "spec": ("print what a Python file means as YAML, or the JSON Schema of the language", f"{_CLI}.pyfiles:SPEC"),
@@ -37,7 +48,31 @@ VERBS: Mapping[str, Entry] = {
     "workflow": ("work with workflows", WORKFLOW),
     "task": ("look at tasks", {"list": ("list tasks of all workflows", f"{_CLI}.others:TASK_LIST")}),
     "pool": ("look at pools", {"list": ("list pools and what they have free", f"{_CLI}.others:POOL_LIST")}),
-    "resource": ("look at nodes", {"list": ("list nodes and what they have", f"{_CLI}.others:RESOURCE_LIST")}),
+    "resource": (
+        "look at nodes",
+        {
+            "list": ("list nodes and what they have", f"{_CLI}.others:RESOURCE_LIST"),
+            "info": ("show one node", f"{_CLI}.others:RESOURCE_INFO"),
+        },
+    ),
+    "credential": (
+        "secrets that tasks may use",
+        {
+            "set": ("keep one, or replace it", f"{_CLI}.credential:SET"),
+            "list": ("list them, without what is secret", f"{_CLI}.credential:LIST"),
+            "delete": ("remove one", f"{_CLI}.credential:DELETE"),
+        },
+    ),
+    "app": ("workflow files with a name and versions", APP),
+    "token": (
+        "access tokens of your own",
+        {
+            "set": ("make one and print it once", f"{_CLI}.token:SET"),
+            "list": ("list them", f"{_CLI}.token:LIST"),
+            "delete": ("end one", f"{_CLI}.token:DELETE"),
+            "roles": ("list what one may be", f"{_CLI}.token:ROLES"),
+        },
+    ),
     "profile": (
         "your own settings",
         {
@@ -47,6 +82,7 @@ VERBS: Mapping[str, Entry] = {
     ),
     "login": ("choose a platform and say who you are", f"{_CLI}.others:LOGIN"),
     "logout": ("forget the stored login", f"{_CLI}.others:LOGOUT"),
+    "completion": ("print a script for your shell: bash, zsh or fish", f"{_CLI}.completion:COMPLETION"),
     "version": ("print versions of client and platform", f"{_CLI}.others:VERSION"),
     "up": ("start the platform on this host", f"{_PLATFORM}.up"),
     "down": ("stop the platform of this host", f"{_PLATFORM}.down"),
@@ -86,7 +122,14 @@ def _dispatch(program: str, verbs: Mapping[str, Entry], words: list[str]) -> int
     if len(words) == 1 or words[1] in ("-h", "--help"):
         print(overview(program, target))  # noqa: T201
         return 0 if len(words) > 1 else 2
-    return _dispatch(program, target, words[1:])
+    return _dispatch(program, target, _verb_first(words[1:]))
+
+
+def _verb_first(words: list[str]) -> list[str]:
+    """`--format-type json list` is `list --format-type json`: scripts write both."""
+    if words[0] in ("--format-type", "-t") and len(words) > 2:
+        return [words[2], *words[:2], *words[3:]]
+    return words
 
 
 def _unknown(program: str, name: str, verbs: Mapping[str, Entry]) -> int:
@@ -112,7 +155,7 @@ def _call(program: str, told: str, target: str, words: list[str]) -> int:
     args, rest = parser.parse_known_args(words)
     if rest and not takes_rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    args.rest = rest
+    args.rest, args.verbs = rest, VERBS
     try:
         return verb.run(args)
     except KeyboardInterrupt:

@@ -68,6 +68,32 @@ class Settings:
     """`auto`, `process`, `container` or `none` for tasks that do not say."""
     ray_programs: bool = True
     """Whether the pool trusts Ray programs: their workers run outside the sandbox and hold the cluster's token."""
+    tags: str = ""
+    """Tags that workflows may get, with commas between them; empty: any."""
+    latest_client: str = "6.0.0"
+    """Clients of the original that are older are told so."""
+    min_client: str = ""
+    """Clients of the original that are older are refused; empty: none."""
+    mail_host: str = ""
+    """Server that takes mail about the ends of workflows; empty: none is sent."""
+    mail_port: int = 587
+    """Of that server."""
+    mail_security: str = "starttls"
+    """`starttls`, `tls` from the first byte, or `none`."""
+    mail_sender: str = "osmo@localhost"
+    """Who the mails are from."""
+    mail_user: str = ""
+    """Login at that server; empty: without."""
+    mail_password_file: str = ""
+    """A file that holds the password."""
+    mail_domain: str = ""
+    """Mail of users whose names are no addresses goes to `user@mail_domain`; empty: to nobody."""
+    hook_url: str = ""
+    """Slack-style webhook that is told of the ends of workflows; empty: none."""
+    hook_private: bool = False
+    """Whether that webhook may be plain http and in a private network."""
+    public_url: str = ""
+    """The platform's address in messages; empty: what `host` and `port` say."""
     cpu: float = 0.0
     """Cores that workflows may use on this node; 0: what Ray found."""
     gpu: int = -1

@@ -25,6 +25,9 @@ from osmo_ray.api.services import Part, Services
 from osmo_ray.backends.protocol import BackendUnavailable
 from osmo_ray.backends.ray import names
 from osmo_ray.objects import open_store
+from osmo_ray.providers import secrets
+from osmo_ray.providers.passes import Passes
+from osmo_ray.providers.quota import YamlQuota
 from osmo_ray.providers.template import ProcessRenderer
 from osmo_ray.runtime import wakeup
 from osmo_ray.runtime.logs import stored_log
@@ -86,6 +89,8 @@ def services_from(settings: Settings) -> Services:
         return stored_log(objects, workflow_uuid, key, offset, limit)
 
     agents = AskAgents()
+    key = secrets.key_file(settings.home)
+    vault = secrets.load(key)
     return Services(
         store=SqlStore(settings.database, disk_reserve=settings.disk_reserve),
         settings=settings,
@@ -97,6 +102,9 @@ def services_from(settings: Settings) -> Services:
         parts=platform_parts,
         figures=controller_figures,
         preview=agents.preview,
+        quota=YamlQuota(settings.home / "quota.yaml"),
+        vault=vault,
+        passes=Passes(secrets.read_keys(key)),
         gateway_key=gateway_key(settings),
     )
 

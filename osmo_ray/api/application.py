@@ -16,7 +16,21 @@ from osmo_ray.api import errors
 from osmo_ray.api.gateway import gateway
 from osmo_ray.api.metrics import Metrics
 from osmo_ray.api.middleware import Gate
-from osmo_ray.api.routes import code, extra, outputs, page, pools, profile, service, streams, tasks, workflows
+from osmo_ray.api.routes import (
+    apps,
+    auth,
+    code,
+    credentials,
+    extra,
+    outputs,
+    page,
+    pools,
+    profile,
+    service,
+    streams,
+    tasks,
+    workflows,
+)
 from osmo_ray.api.services import Services
 
 Beside = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -42,12 +56,13 @@ def build(services: Services, beside: Beside = lambda app: nullcontext()) -> Fas
         docs_url=None,  # its page loads scripts from elsewhere; the description itself is enough
         redoc_url=None,
         lifespan=life,
+        responses=errors.DOCUMENTED,
         middleware=[Middleware(Gate, services=services, metrics=metrics)],
     )
     errors.install(app)
     app.include_router(service.routes(services, metrics))
     if services.gateway_key:
         app.include_router(gateway(services.objects, services.gateway_key))
-    for part in (workflows, streams, tasks, pools, profile, outputs, code, extra, page):
+    for part in (auth, workflows, streams, tasks, pools, profile, credentials, apps, outputs, code, extra, page):
         app.include_router(part.routes(services))
     return app

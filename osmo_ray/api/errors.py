@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
+from osmo_ray.api.shapes import ErrorView
 from osmo_ray.objects.protocol import NoSuchObject, ObjectError
 from osmo_ray.spec.errors import SpecError
 from osmo_ray.store.protocol import StorageFull, StoreError
 
 _log = logging.getLogger(__name__)
+_STATUSES = {
+    400: "What was asked for cannot be done; `message` says why.",
+    401: "Nobody is logged in.",
+    403: "Not allowed.",
+    404: "There is no such thing.",
+    409: "Not now.",
+    413: "More than a request may have.",
+    503: "The platform is away for a moment.",
+    507: "The platform's disk is full.",
+}
+DOCUMENTED: dict[int | str, dict[str, Any]] = {
+    status: {"description": text, "content": {"application/json": {"schema": ErrorView.model_json_schema()}}}
+    for status, text in _STATUSES.items()
+}
+"""The refusals that every route may answer with."""
 
 
 class ApiError(Exception):

@@ -26,6 +26,7 @@ from osmo_ray.api.metrics import Metrics
 from osmo_ray.api.peers import is_task
 from osmo_ray.api.services import Services
 from osmo_ray.objects.gateway import ROUTE
+from osmo_ray.providers.passes import BadPass
 from osmo_ray.store.protocol import StoreError, Token
 
 T = TypeVar("T")
@@ -39,11 +40,14 @@ CODE = "/api/x/code/"
 """Archives of code are streamed, and have a limit of their own."""
 MAX_BODY = 24 << 20
 """Bytes of one request: a file of the largest size, twice (as written and as rendered)."""
-LATEST_CLIENT = (6, 0, 0)
-"""Clients of the original that are older are told so."""
 OPEN = frozenset(
-    {"/api/version", "/api/router/version", "/client/version", "/api/auth/login", "/health", "/ready", "/favicon.ico"}
+    {
+        *("/api/version", "/api/router/version", "/client/version", "/health", "/ready", "/favicon.ico"),
+        *("/api/auth/login", "/api/auth/keys", "/api/auth/jwt/access_token"),
+    }
 )
+_WARN_BEFORE = 7 * 86400.0
+"""Seconds before an access token's end from which its holder is told so."""
 _LOOK_EVERY = 5.0
 """Seconds for which it is remembered whether tasks share our loopback."""
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)(?:\.[A-Za-z0-9]+)?")
@@ -93,8 +97,13 @@ class Gate:
         warning: list[tuple[bytes, bytes]] = []
         try:
             headers = _headers(scope)
-            warning += check_version(scope["path"], headers)
-            scope["caller"] = await self._caller(scope, headers)
+            if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+                raise Refused(400, "An address cannot hold the character NUL.")
+            settings = self._services.settings
+            told = check_version(scope["path"], headers, settings.latest_client, settings.min_client)
+            caller = scope["caller"] = await self._caller(scope, headers)
+            told += self._ending(caller.token, headers)
+            warning += _warning(told, settings.latest_client)
             streamed = scope["path"].startswith((ROUTE, CODE))
             await self._app(scope, receive if streamed else _limited(receive, headers), watch)
         except Refused as error:
@@ -139,11 +148,32 @@ class Gate:
         return await asyncio.to_thread(is_task, host, port)
 
     async def _by_token(self, secret: str) -> Caller:
-        digest = hashlib.sha256(secret.encode()).hexdigest()
-        token = await self._ask(self._services.store.token, digest)
+        if secret.count(".") == 2:
+            token = await self._by_pass(secret)
+        else:
+            digest = hashlib.sha256(secret.encode()).hexdigest()
+            token = await self._ask(self._services.store.token, digest)
         if token is None or token.expires <= self._services.clock():
             raise Refused(401, "The access token is unknown or has expired; log in again.")
         return Caller(token.user, token.roles, "token", token)
+
+    async def _by_pass(self, text: str) -> Token | None:
+        """The access token that a pass was given for: one that was deleted since ends its passes."""
+        if self._services.passes is None:
+            return None
+        try:
+            found = self._services.passes.read(text, self._services.clock())
+        except BadPass:
+            return None
+        tokens = await self._ask(self._services.store.tokens, found.user)
+        return next((t for t in tokens if t.name == found.token), None)
+
+    def _ending(self, token: Token | None, headers: dict[str, str]) -> str:
+        """Word that an access token ends soon, for clients that show such words."""
+        left = token.expires - self._services.clock() if token else _WARN_BEFORE
+        if token is None or left >= _WARN_BEFORE or "x-osmo-client-version" not in headers:
+            return ""
+        return f"WARNING: the access token {token.name} ends in {int(left // 86400)} days; make a new one in time.\n"
 
     async def _ask(self, verb: Callable[..., T], *args: object) -> T:
         """What the store says; nobody gets in while it does not answer."""
@@ -192,22 +222,31 @@ def is_loopback(name: str) -> bool:
         return False
 
 
-def check_version(path: str, headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
-    """Headers that warn an old client. Raises `Refused` for a version that is none."""
+def check_version(path: str, headers: dict[str, str], latest: str, least: str) -> str:
+    """A warning for an old client, or nothing. Raises `Refused` for a version that is none, and for one below
+    `least`."""
     text = headers.get("x-osmo-client-version")
     if text is None or path.startswith("/client/"):
-        return []
+        return ""
     match = _VERSION.fullmatch(text)
     if match is None:
         raise Refused(400, f"The client version {text[:40]!r} is not of the form N.N.N.", "OSMO_ERROR")
-    if tuple(int(n) for n in match.groups()) >= LATEST_CLIENT:
+    if _numbers(text) >= _numbers(latest):
+        return ""
+    if least and _numbers(text) < _numbers(least):
+        raise Refused(400, f"Client {text} is too old for this service; it wants {least} at least.", "OSMO_ERROR")
+    return f"WARNING: client {text} is older than {latest}, which this service speaks; please update it.\n"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(n) for n in version.split(".")[:3])
+
+
+def _warning(told: str, latest: str) -> list[tuple[bytes, bytes]]:
+    if not told:
         return []
-    latest = ".".join(map(str, LATEST_CLIENT))
-    told = f"WARNING: client {text} is older than {latest}, which this service speaks; please update it."
-    return [
-        (b"x-osmo-warning", base64.b64encode(told.encode())),
-        (b"x-osmo-service-version", latest.encode()),
-    ]
+    encoded = base64.b64encode(told.rstrip("\n").encode())
+    return [(b"x-osmo-warning", encoded), (b"x-osmo-service-version", latest.encode())]
 
 
 def _headers(scope: Scope) -> dict[str, str]:

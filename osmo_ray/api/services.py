@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from osmo_ray.objects.protocol import ObjectStore
+from osmo_ray.providers.passes import Passes
+from osmo_ray.providers.quota import QuotaProvider
+from osmo_ray.providers.secrets import Vault
 from osmo_ray.providers.template import Renderer
 from osmo_ray.settings import Settings
 from osmo_ray.spec.attempt import AttemptKey, LogChunk
@@ -81,6 +84,12 @@ class Services:
     """Figures of the controller for `/metrics`, by name; empty when it does not answer."""
     preview: Callable[[Sequence[str]], Awaitable[Mapping[str, str]]] = _no_preview
     """How tasks of these images would run, in one sentence each; empty when no node can be asked."""
+    quota: QuotaProvider | None = None
+    """Quotas of pools; None: nobody set any."""
+    vault: Vault | None = None
+    """Seals credentials; without one none can be set."""
+    passes: Passes | None = None
+    """Signs short-lived passes; without one only access tokens themselves get in."""
     gateway_key: bytes = b""
     """Secret of the storage gateway; empty: there is none."""
     clock: Callable[[], float] = time.time

@@ -32,6 +32,14 @@ def moment(text: str | None) -> float | None:
 class Submission(Shape):
     """The body of a submission."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"file": "workflow:\n  name: hello\n  tasks:\n  - {name: a, image: ubuntu, command: [echo, hi]}\n"}
+            ]
+        }
+    )
+
     file: str
     set_variables: list[str] = []
     set_string_variables: list[str] = []
@@ -193,10 +201,9 @@ class TaskList(Shape):
 
 
 class Summary(Shape):
-    """What a user (or a workflow) holds."""
+    """What a user holds."""
 
     user: str
-    workflow_id: str | None = None
     pool: str | None
     storage: int
     cpu: int
@@ -207,6 +214,16 @@ class Summary(Shape):
 
 class SummaryList(Shape):
     summaries: list[Summary]
+
+
+class WorkflowSummary(Summary):
+    """What a workflow holds."""
+
+    workflow_id: str
+
+
+class WorkflowSummaryList(Shape):
+    summaries: list[WorkflowSummary]
 
 
 class TaskPlace(Shape):
@@ -327,6 +344,8 @@ class PlanView(Shape):
 class BulkCancel(Shape):
     """Workflows to cancel: named, or all unfinished ones of the caller."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"names": ["hello-1"], "message": "no longer needed"}]})
+
     names: list[str] = []
     all_mine: bool = False
     message: str = ""
@@ -336,3 +355,11 @@ class BulkCancel(Shape):
 class BulkCanceled(Shape):
     canceled: list[str]
     failed: dict[str, str]
+
+
+class ErrorView(BaseModel):
+    """A refusal. What is wrong with a file comes with `problems`, each with its place."""
+
+    message: str
+    error_code: str | None = None
+    workflow_id: str | None = None

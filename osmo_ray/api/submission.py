@@ -15,19 +15,19 @@ import yaml
 
 from osmo_ray.api.errors import ApiError, not_found
 from osmo_ray.api.restart import remaining
-from osmo_ray.api.routes import code
+from osmo_ray.api.routes import code, credentials
 from osmo_ray.api.services import Services
 from osmo_ray.api.shapes import Submission, Submitted
 from osmo_ray.api.views import Links
 from osmo_ray.engine.admit import admit
 from osmo_ray.engine.model import Decision
-from osmo_ray.providers.template import prepare
+from osmo_ray.providers.template import Prepared, prepare
 from osmo_ray.spec.dump import to_yaml
 from osmo_ray.spec.model import CodeInput, Priority, TaskInput, WorkflowSpec
 from osmo_ray.spec.quantity import show_bytes
-from osmo_ray.spec.reader import read, spread_environment
+from osmo_ray.spec.reader import read, refuse_credentials, spread_environment
 from osmo_ray.spec.template import overlay_environment
-from osmo_ray.store.protocol import Texts
+from osmo_ray.store.protocol import AppUse, Texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,8 @@ class Order:
     priority: str = "NORMAL"
     environment: tuple[str, ...] = ()
     restart: str = ""
+    app: AppUse | None = None
+    """The app that the file is of."""
 
 
 def submit(services: Services, order: Order, links: Links) -> Submitted:
@@ -54,16 +56,17 @@ def submit(services: Services, order: Order, links: Links) -> Submitted:
         raise ApiError("Send either a workflow file or a workflow_id, not both and not neither.", "USAGE")
     if order.dry_run and order.body is not None:
         return _dry_run(services, order.body)
-    spec, template, parent = _read(services, order)
+    spec, template, parent, done = _read(services, order)
     spec = spread_environment(spec, overlay_environment(order.environment))
     _limits(services, spec)
     _trusted(services, spec, order.pool)
     _previous(services, spec)
     _sent(services, spec)
+    _credentials(services, order.user, spec, done)
     if order.validation_only:
         return Submitted(name=spec.name, logs="Workflow validation succeeded.")
     _disk(services)
-    name = _store(services, order, spec, Texts(to_yaml(spec), template), priority, parent)
+    name = _store(services, order, spec, Texts(to_yaml(spec), template, app=order.app), priority, parent)
     return Submitted(
         name=name,
         overview=links.overview(name),
@@ -91,9 +94,15 @@ def _text(order: Order) -> None:
 
 def check_pool(services: Services, pool: str) -> None:
     """Raises `ApiError` for a pool that does not exist."""
-    known = services.settings.pool
-    if pool != known:
-        raise ApiError(f"There is no pool {pool!r}; pools: {known}.", "USER")
+    known = pool_names(services)
+    if pool not in known:
+        raise ApiError(f"There is no pool {pool!r}; pools: {', '.join(known)}.", "USER")
+
+
+def pool_names(services: Services) -> list[str]:
+    """The pool of the settings, and those that quotas are given to."""
+    quota = services.quota.snapshot() if services.quota else None
+    return list(dict.fromkeys((services.settings.pool, *(quota.pools if quota else ()))))
 
 
 def _priority(text: str) -> Priority:
@@ -114,18 +123,18 @@ def _dry_run(services: Services, body: Submission) -> Submitted:
     return Submitted(name=name, spec=done.rendered.text)
 
 
-def _read(services: Services, order: Order) -> tuple[WorkflowSpec, str, str]:
-    """The spec, the text as the user wrote it, and the workflow that it repeats."""
+def _read(services: Services, order: Order) -> tuple[WorkflowSpec, str, str, Prepared | None]:
+    """The spec, the text as the user wrote it, the workflow that it repeats, and what knows its places."""
     if order.body is None:
         name = order.resubmit or order.restart
         old = services.store.find(name)
         if old is None:
             raise not_found(name)
         texts = services.store.texts(old.uuid)
-        return remaining(old) if order.restart else read(texts.rendered), texts.template, old.id
+        return remaining(old) if order.restart else read(texts.rendered), texts.template, old.id, None
     body = order.body
     done = prepare(body.file, body.set_variables, body.set_string_variables, services.renderer)
-    return done.read(), body.uploaded_templated_spec or body.file, ""
+    return done.read(), body.uploaded_templated_spec or body.file, "", done
 
 
 def _limits(services: Services, spec: WorkflowSpec) -> None:
@@ -157,6 +166,24 @@ def _previous(services: Services, spec: WorkflowSpec) -> None:
             raise ApiError(f"Input {workflow}:{name}: workflow {workflow} has no task {name}.", "USAGE")
         if not task.status.finished:
             raise ApiError(f"Input {workflow}:{name}: that task is {task.status.value}, not finished.", "USAGE")
+
+
+def _credentials(services: Services, user: str, spec: WorkflowSpec, done: Prepared | None) -> None:
+    """What tasks name must be there now; a node gets it later, sealed until then."""
+    named = [t for g in spec.groups for t in g.tasks if t.credentials]
+    if not named:
+        return
+    if ray := next((t.name for t in named if t.ray is not None), ""):
+        raise ApiError(
+            f"Task {ray} is a Ray program: its environment stands in the cluster's job table, so it gets no "
+            "credentials. Leave out `ray`, or `credentials`.",
+            "CREDENTIAL",
+        )
+    known = credentials.opened(services, user)
+    if done is None:
+        refuse_credentials(spec, known)
+    else:
+        done.refuse_credentials(spec, known)
 
 
 def _sent(services: Services, spec: WorkflowSpec) -> None:

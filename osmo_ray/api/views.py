@@ -21,7 +21,7 @@ from osmo_ray.engine.status import TaskStatus
 from osmo_ray.spec.model import ResourceSpec
 from osmo_ray.spec.quantity import to_bytes
 from osmo_ray.spec.reason import Reason
-from osmo_ray.store.protocol import TaskRow, WorkflowRow
+from osmo_ray.store.protocol import TaskRow, Texts, WorkflowRow
 
 DEFAULT = ResourceSpec(cpu=1, gpu=0, memory="1Gi", storage="1Gi")
 _S = TaskStatus
@@ -95,12 +95,15 @@ def entry(row: WorkflowRow, links: Links, now: float) -> WorkflowEntry:
         logs=links.logs(row.id),
         error_logs=links.api(row.id, "error_logs") if row.status.startswith("FAILED") else None,
         pool=row.pool or None,
+        app_owner=row.app_owner,
+        app_name=row.app_name,
+        app_version=row.app_version,
         priority=row.priority,
     )
 
 
 def workflow_view(
-    workflow: Workflow, tags: Sequence[str], attempts: Mapping[str, Sequence[Task]] | None, links: Links, now: float
+    workflow: Workflow, texts: Texts, attempts: Mapping[str, Sequence[Task]] | None, links: Links, now: float
 ) -> WorkflowView:
     """The whole workflow; `attempts` (task uuid -> every attempt) takes the place of the newest ones when given.
     With `groups` left out by the caller, the list of groups is what it passes."""
@@ -116,7 +119,7 @@ def workflow_view(
         events=links.api(name, "events"),
         overview=links.overview(name),
         parent_name=workflow.parent or None,
-        tags=list(tags),
+        tags=list(texts.tags),
         submit_time=stamp(workflow.submitted) or "",
         start_time=stamp(workflow.started),
         end_time=stamp(workflow.ended),
@@ -129,6 +132,9 @@ def workflow_view(
         groups=[group_view(workflow, g, attempts or {}, links) for g in workflow.groups],
         pool=workflow.pool or None,
         backend=workflow.backend or None,
+        app_owner=texts.app.owner if texts.app else None,
+        app_name=texts.app.name if texts.app else None,
+        app_version=texts.app.version if texts.app else None,
         priority=workflow.priority.value,
     )
 

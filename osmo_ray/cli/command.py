@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
     from osmo_ray.sdk.client import Client
+
+
+NARROWEST = 8
+"""Letters below which no column of a table is cut."""
 
 
 class Verb(Protocol):
@@ -84,16 +90,24 @@ def print_json(value: object) -> None:
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """Columns as wide as they need to be; the last one is not padded."""
+    """Columns as wide as they need to be; the last one is not padded. On a terminal, cells of the widest columns are
+    cut until a line fits; in a pipe nothing is."""
     widths = [max(len(row[n]) for row in [head, *rows]) for n in range(len(head))]
+    if sys.stdout.isatty():
+        room = shutil.get_terminal_size().columns - 2 * (len(head) - 1)
+        while sum(widths) > room and max(widths) > NARROWEST:
+            widths[widths.index(max(widths))] -= 1
+        rows = [[_cut(cell, width) for cell, width in zip(row, widths, strict=True)] for row in rows]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [head, *rows]]
     return "\n".join(line.rstrip() for line in lines)
 
 
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
 def ask_many(names: list[str], act: Callable[[str], None], done: str, refused: Callable[[Exception], str] = str) -> int:
     """Do one thing to many workflows, say how each went, and go on after failures. 0 if all went well, else 1."""
-    import sys
-
     from osmo_ray.sdk.errors import ClientError, Unreachable
 
     failed = 0

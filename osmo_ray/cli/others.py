@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from osmo_ray.cli.command import Command, connect, duration, print_json, table
 
@@ -21,6 +22,11 @@ def _task_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all-users", "-a", action="store_true")
     parser.add_argument("--pool", "-p", nargs="+", action="extend", default=[])
     parser.add_argument("--node", nargs="+", action="extend", default=[])
+    parser.add_argument("--offset", type=int, default=0, help="leave out the newest ones")
+    parser.add_argument("--order", type=str.lower, choices=("asc", "desc"), default="asc", help="newest last or first")
+    parser.add_argument("--priority", nargs="+", action="extend", default=[], type=str.upper)
+    parser.add_argument("--started-after", metavar="TIME", help="UTC, for example 2026-01-31T12:00:00")
+    parser.add_argument("--started-before", metavar="TIME")
     parser.add_argument("--summary", action="store_true", help="what each user holds")
     parser.add_argument("--aggregate-by-workflow", action="store_true", help="what each workflow holds")
     parser.add_argument("--verbose", "-v", action="store_true")
@@ -36,6 +42,11 @@ def _task_list(args: argparse.Namespace) -> int:
         "all_pools": not args.pool,
         "nodes": args.node,
         "limit": args.count,
+        "offset": args.offset,
+        "order": args.order.upper(),
+        "priority": args.priority,
+        "started_after": args.started_after,
+        "started_before": args.started_before,
         "summary": args.summary,
         "aggregate_by_workflow": args.aggregate_by_workflow,
     }
@@ -45,7 +56,11 @@ def _task_list(args: argparse.Namespace) -> int:
         print_json(found)
     elif "summaries" in found:
         rows = [
-            [s["workflow_id"] or s["user"], s["pool"] or "", *(str(s[k]) for k in ("cpu", "memory", "gpu", "storage"))]
+            [
+                s.get("workflow_id") or s["user"],
+                s["pool"] or "",
+                *(str(s[k]) for k in ("cpu", "memory", "gpu", "storage")),
+            ]
             for s in found["summaries"]
         ]
         print(table(["Holder", "Pool", "CPU", "Memory (Gi)", "GPU", "Storage (Gi)"], rows))
@@ -65,9 +80,13 @@ def _task_list(args: argparse.Namespace) -> int:
     return 0
 
 
+def _pool_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pool", "-p", nargs="+", action="extend", default=[])
+
+
 def _pool_list(args: argparse.Namespace) -> int:
     with connect(args) as client:
-        found = client.http.json("GET", "/api/pool_quota", {"all_pools": True})
+        found = client.http.json("GET", "/api/pool_quota", {"all_pools": not args.pool, "pools": args.pool})
     if args.format_type == "json":
         print_json(found)
         return 0
@@ -88,10 +107,12 @@ def _pool_list(args: argparse.Namespace) -> int:
 def _resource_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pool", "-p", nargs="+", action="extend", default=[])
     parser.add_argument("--platform", nargs="+", action="extend", default=[])
+    parser.add_argument("--all", "-a", action="store_true", help="of every pool (so it is without --pool)")
+    parser.add_argument("--mode", "-m", choices=("used", "free"), default="used", help="amounts that are used, or free")
 
 
 def _resource_list(args: argparse.Namespace) -> int:
-    params = {"pools": args.pool, "platforms": args.platform, "all_pools": not args.pool}
+    params = {"pools": args.pool, "platforms": args.platform, "all_pools": args.all or not args.pool}
     with connect(args) as client:
         found = client.http.json("GET", "/api/resources", params)
     if args.format_type == "json":
@@ -101,11 +122,48 @@ def _resource_list(args: argparse.Namespace) -> int:
         [
             r["hostname"],
             ", ".join(r["exposed_fields"]["pool/platform"]),
-            *(f"{r['usage_fields'][k]} of {r['allocatable_fields'][k]}" for k in ("cpu", "memory", "gpu", "storage")),
+            *(
+                f"{_shown(r, k, args.mode)} of {r['allocatable_fields'][k]}"
+                for k in ("cpu", "memory", "gpu", "storage")
+            ),
         ]
         for r in found["resources"]
     ]
     print(table(["Node", "Pool/Platform", "CPU", "Memory", "GPU", "Storage"], rows))
+    return 0
+
+
+def _shown(resource: dict[str, Any], kind: str, mode: str) -> str:
+    """How much of one kind is used, or free, on a node."""
+    if mode == "used":
+        return str(resource["usage_fields"][kind])
+    free = next(iter(resource["platform_available_fields"].values()))
+    return str(next(iter(free.values()))[kind])
+
+
+def _resource_name(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("node_name")
+    parser.add_argument("--pool", "-p", default="", help="only this pool")
+    parser.add_argument("--platform", default="", help="only this platform")
+
+
+def _resource_info(args: argparse.Namespace) -> int:
+    with connect(args) as client:
+        found = client.http.json("GET", f"/api/resources/{args.node_name}")
+    if args.format_type == "json":
+        print_json(found)
+        return 0
+    for node in found["resources"]:
+        print(f"{node['hostname']} ({node['backend']}, {node['resource_type'].lower()})")
+        amounts = [[k, node["usage_fields"][k], node["allocatable_fields"][k]] for k in node["allocatable_fields"]]
+        print(table(["Resource", "Used", "Of"], amounts))
+        rows = [
+            [pool, platform, *("yes" if config[k] else "no" for k in ("host_network", "privileged"))]
+            for pool, platforms in node["config_fields"].items()
+            for platform, config in platforms.items()
+            if args.pool in ("", pool) and args.platform in ("", platform)
+        ]
+        print(table(["Pool", "Platform", "Host network", "Privileged"], rows))
     return 0
 
 
@@ -189,7 +247,8 @@ def _version(args: argparse.Namespace) -> int:
 
 
 TASK_LIST = Command(_task_arguments, _task_list)
-POOL_LIST = Command(_none, _pool_list)
+POOL_LIST = Command(_pool_arguments, _pool_list)
+RESOURCE_INFO = Command(_resource_name, _resource_info)
 RESOURCE_LIST = Command(_resource_arguments, _resource_list)
 PROFILE_LIST = Command(_none, _profile_list)
 PROFILE_SET = Command(_profile_arguments, _profile_set)

@@ -63,18 +63,22 @@ def _submit(args: argparse.Namespace) -> int:
             refuse_rest(args)
             print(client.render(read(args.file), pool=args.pool, set=args.set, set_string=args.set_string))
             return 0
-        name = send(client, args)
-        base = client.login.url
-        if args.format_type == "json":
-            overview, logs = f"{base}/workflows/{name}", f"{base}/api/workflow/{name}/logs?last_n_lines=1000"
-            print_json({"name": name, "overview": overview, "logs": logs})
-            return 0
-        print("Workflow submit successful.")
-        print(f"Workflow ID        - {name}")
-        print(f"Workflow Overview  - {base}/workflows/{name}")
-        if args.priority == "LOW":
-            print("Priority LOW: this workflow may be preempted.")
+        announce(client, args, send(client, args))
         return 0
+
+
+def announce(client: Client, args: argparse.Namespace, name: str) -> None:
+    """Say that a workflow was submitted."""
+    base = client.login.url
+    if args.format_type == "json":
+        overview, logs = f"{base}/workflows/{name}", f"{base}/api/workflow/{name}/logs?last_n_lines=1000"
+        print_json({"name": name, "overview": overview, "logs": logs})
+        return
+    print("Workflow submit successful.")
+    print(f"Workflow ID        - {name}")
+    print(f"Workflow Overview  - {base}/workflows/{name}")
+    if args.priority == "LOW":
+        print("Priority LOW: this workflow may be preempted.")
 
 
 def send(client: Client, args: argparse.Namespace) -> str:
@@ -115,9 +119,13 @@ def read(name: str) -> str:
 
 def prepare(client: Client, args: argparse.Namespace) -> Prepared:
     """A file with its local files put in. Only where there are any, a template is rendered first."""
+    return inlined(client, args, read(args.file), str(Path(args.file).resolve().parent))
+
+
+def inlined(client: Client, args: argparse.Namespace, text: str, folder: str) -> Prepared:
+    """The same of a text whose local files are named from `folder`."""
     from osmo_ray.cli.localfiles import has_local_files, inline
 
-    text = read(args.file)
     if not has_local_files(text):
         return Prepared(text)
     from osmo_ray.spec.template import is_templated
@@ -125,7 +133,7 @@ def prepare(client: Client, args: argparse.Namespace) -> Prepared:
     ready = text
     if is_templated(text):
         ready = client.render(text, pool=args.pool, set=args.set, set_string=args.set_string)
-    return Prepared(inline(ready, Path(args.file).resolve().parent), text)
+    return Prepared(inline(ready, Path(folder).resolve()), text)
 
 
 def _validate_arguments(parser: argparse.ArgumentParser) -> None:

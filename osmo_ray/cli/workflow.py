@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from osmo_ray.cli.command import Command, ask_many, connect, duration, print_json, table
+
+if TYPE_CHECKING:
+    from osmo_ray.sdk.client import Client
 
 
 def _list_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +21,7 @@ def _list_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pool", "-p", nargs="+", action="extend", default=[])
     parser.add_argument("--user", "-u", nargs="+", action="extend", default=[])
     parser.add_argument("--all-users", "-a", action="store_true", help="of everybody")
+    parser.add_argument("--app", default="", metavar="NAME[:VERSION]", help="submitted from this app")
     parser.add_argument("--tags", nargs="+", action="extend", default=[])
     parser.add_argument("--priority", nargs="+", action="extend", default=[], type=str.upper)
     parser.add_argument("--submitted-after", metavar="TIME", help="UTC, for example 2026-01-31T12:00:00")
@@ -32,6 +36,7 @@ def _list(args: argparse.Namespace) -> int:
         "users": args.user,
         "all_users": args.all_users,
         "tags": args.tags,
+        "app": args.app or None,
         "priority": args.priority,
         "submitted_after": args.submitted_after,
         "submitted_before": args.submitted_before,
@@ -166,8 +171,23 @@ def _tag_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--remove", nargs="+", action="extend", default=[])
 
 
+def _show_tags(client: Client, args: argparse.Namespace) -> int:
+    """Tags of these workflows, and which there may be."""
+    allowed = client.http.json("GET", "/api/tag")["tags"]
+    found = {name: client.view(name, skip_groups=True)["tags"] for name in args.workflow_ids}
+    if args.format_type == "json":
+        print_json({"allowed": allowed, "workflows": found})
+        return 0
+    for name, tags in found.items():
+        print(f"{name}: {', '.join(tags)}")
+    print(f"allowed: {', '.join(allowed) or 'any'}")
+    return 0
+
+
 def _tag(args: argparse.Namespace) -> int:
     with connect(args) as client:
+        if not args.add and not args.remove:
+            return _show_tags(client, args)
 
         def change(name: str) -> None:
             client.http.json("POST", f"/api/workflow/{name}/tag", {"add": args.add, "remove": args.remove})

@@ -20,10 +20,13 @@ import ray
 from osmo_ray.backends.ray.agent import AgentSettings
 from osmo_ray.backends.ray.backend import RayBackend
 from osmo_ray.control.controller import Controller, ControlSettings
+from osmo_ray.control.credentials import Purse
+from osmo_ray.control.notices import NoticeSettings
 from osmo_ray.engine.events import Policy
 from osmo_ray.engine.plans import PoolRules
 from osmo_ray.logs import configure
 from osmo_ray.objects import open_store
+from osmo_ray.providers import secrets
 from osmo_ray.providers.quota import YamlQuota
 from osmo_ray.runtime import wakeup
 from osmo_ray.store.sql import SqlStore
@@ -40,6 +43,7 @@ class ActorSettings:
     control: ControlSettings = field(default_factory=ControlSettings)
     policy: Policy = field(default_factory=Policy)
     rules: PoolRules = field(default_factory=PoolRules)
+    notify: NoticeSettings | None = None
     log_level: str = "INFO"
 
 
@@ -82,6 +86,8 @@ class ControllerActor:
             settings=settings.control,
             policy=settings.policy,
             rules=settings.rules,
+            notify=settings.notify,
+            purse=Purse(store, secrets.load(secrets.key_file(Path(settings.agents.home)))),
             quota=YamlQuota(Path(settings.agents.home) / "quota.yaml"),
         )
         bell = wakeup.listen(settings.agents.home)

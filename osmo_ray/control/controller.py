@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from osmo_ray.backends.protocol import Backend, BackendUnavailable, StaleEpoch
-from osmo_ray.control import dispatch, retention, schedule, tidy, watch
+from osmo_ray.control import dispatch, notices, retention, schedule, tidy, watch
+from osmo_ray.control.credentials import Purse
 from osmo_ray.control.ledger import Ledger
+from osmo_ray.control.notices import NoticeSettings
 from osmo_ray.engine.events import Policy
 from osmo_ray.engine.plans import PoolRules
 from osmo_ray.objects.protocol import ObjectStore
@@ -25,6 +27,8 @@ from osmo_ray.store.protocol import LeaseLost, Store, StoreError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+_LONGEST_PAUSE = 60.0
+"""Seconds between tries while a server that takes messages is away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class ControlSettings:
     watch: float = 5.0
     retention: float = 30 * 86400.0
     retention_every: float = 600.0
+    notices: float = 2.0
     platform: str = "local"
 
 
@@ -55,6 +60,8 @@ class Controller:
         policy: Policy | None = None,
         rules: PoolRules | None = None,
         quota: QuotaProvider | None = None,
+        purse: Purse | None = None,
+        notify: NoticeSettings | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.ledger = Ledger(store, policy or Policy(), clock)
@@ -63,6 +70,8 @@ class Controller:
         self.objects = objects
         self.settings = settings or ControlSettings()
         self.rules = rules or PoolRules()
+        self.purse = purse
+        self.notify = notify
         self.scheduling = schedule.Scheduling(self.rules, self.settings.platform, quota=quota, clock=clock)
         self.ledger.planner = self.scheduling.events
         self.counts: dict[str, float] = {}
@@ -134,6 +143,7 @@ class Controller:
             self._watch_loop,
             self._tidy_loop,
             self._retention_loop,
+            self._notice_loop,
         )
         tasks = [asyncio.ensure_future(loop()) for loop in loops]
         stopper = asyncio.ensure_future(self._stopped.wait())
@@ -195,7 +205,7 @@ class Controller:
         while True:
             await self._until(self.ledger.dispatch, self.settings.poll)
             epoch = self.ledger.lease.epoch if self.ledger.lease else 0
-            sent = await self._passing(dispatch.step(self.ledger, self.backend, self.rules, epoch))
+            sent = await self._passing(dispatch.step(self.ledger, self.backend, self.rules, epoch, self.purse))
             self._count("commands", sent or 0)
 
     async def _watch_loop(self) -> None:
@@ -225,6 +235,17 @@ class Controller:
         while True:
             await self._passing(retention.step(self.ledger, self.objects, self.settings.retention))
             await asyncio.sleep(self.settings.retention_every)
+
+    async def _notice_loop(self) -> None:
+        if self.notify is None or not self.notify.channels:
+            await self._stopped.wait()
+            return
+        pause = self.settings.notices
+        while True:
+            done = await self._passing(notices.step(self.ledger, self.notify))
+            self._count("notices", done.sent if done else 0)
+            pause = min(pause * 2, _LONGEST_PAUSE) if done and done.away else self.settings.notices
+            await asyncio.sleep(pause)
 
     async def _look(self) -> None:
         """Nodes and attempts as they are, compared with the store."""

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from osmo_ray.backends.protocol import Backend
+from osmo_ray.control import credentials
+from osmo_ray.control.credentials import Purse
 from osmo_ray.control.ledger import Ledger
 from osmo_ray.engine.model import ApplyGroup, DeleteGroup, Group, Workflow
 from osmo_ray.engine.plans import PoolRules, group_plan
@@ -23,7 +25,7 @@ _SETTLE_AT = 300
 """Far below what one look at the outbox returns, so that sent commands never hide new ones."""
 
 
-async def step(ledger: Ledger, backend: Backend, rules: PoolRules, epoch: int) -> int:
+async def step(ledger: Ledger, backend: Backend, rules: PoolRules, epoch: int, purse: Purse | None = None) -> int:
     """Send what is in the outbox; returns how many commands were settled."""
     found, ledger.outgoing = ledger.outgoing, ()
     waiting = [o for o in found or await ledger.db(ledger.store.outgoing) if o.seq not in ledger.sent]
@@ -33,7 +35,7 @@ async def step(ledger: Ledger, backend: Backend, rules: PoolRules, epoch: int) -
         await ledger.refresh()
     deletes = [o for o in waiting if isinstance(o.command, DeleteGroup)]
     applies = [o for o in waiting if isinstance(o.command, ApplyGroup)]
-    done = await _apply(ledger, backend, rules, epoch, applies)
+    done = await _apply(ledger, backend, rules, epoch, applies, purse)
     # A group's plan is empty once it has ended, so deleting last is right whatever the order was.
     done += await _delete(ledger, backend, epoch, deletes)
     ledger.sent.update(done)
@@ -51,7 +53,12 @@ async def settle(ledger: Ledger) -> None:
 
 
 async def _apply(
-    ledger: Ledger, backend: Backend, rules: PoolRules, epoch: int, commands: Sequence[Outgoing]
+    ledger: Ledger,
+    backend: Backend,
+    rules: PoolRules,
+    epoch: int,
+    commands: Sequence[Outgoing],
+    purse: Purse | None,
 ) -> list[int]:
     plans: dict[str, GroupPlan] = {}
     seqs: dict[str, list[int]] = {}
@@ -64,7 +71,11 @@ async def _apply(
             continue
         seqs.setdefault(group.uuid, []).append(outgoing.seq)
         if group.uuid not in plans:
-            plans[group.uuid] = group_plan(workflow, group, await _with_external(ledger, rules, workflow, group))
+            plan = group_plan(workflow, group, await _with_external(ledger, rules, workflow, group))
+            spec = spec_of(workflow.spec, group)
+            if purse is not None and credentials.wanted(spec):
+                plan = await ledger.db(purse.fill, workflow.user, spec, plan)
+            plans[group.uuid] = plan
     if plans:
         refused = await backend.apply(epoch, list(plans.values()))
         for uuid, reason in refused.items():

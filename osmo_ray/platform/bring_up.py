@@ -21,12 +21,14 @@ from osmo_ray.backends.ray.agent import AgentSettings
 from osmo_ray.backends.ray.programs import Cluster
 from osmo_ray.control.actor import ActorSettings, RemoteController
 from osmo_ray.control.controller import ControlSettings
+from osmo_ray.control.notices import NoticeSettings
 from osmo_ray.engine.events import Policy
 from osmo_ray.engine.exits import PREEMPTED
 from osmo_ray.engine.plans import PoolRules
 from osmo_ray.objects import scope
 from osmo_ray.platform.files import Files
 from osmo_ray.platform.head import temp_folder
+from osmo_ray.providers.notify import Mail, Webhook
 from osmo_ray.runtime.options import Options
 from osmo_ray.settings import Settings, gateway_key
 from osmo_ray.spec.model import Sandbox
@@ -132,7 +134,29 @@ def actor_settings(settings: Settings, head: str, cluster: Cluster) -> ActorSett
             exit_actions={"RESCHEDULE": str(PREEMPTED)},
         ),
         rules=PoolRules(sandbox=Sandbox.AUTO, trusted=settings.ray_programs),
+        notify=notice_settings(settings),
         log_level=settings.log_level,
+    )
+
+
+def notice_settings(settings: Settings) -> NoticeSettings:
+    """Where word of ended workflows goes."""
+    password = settings.mail_password_file
+    mail = Mail(
+        settings.mail_host,
+        settings.mail_port,
+        settings.mail_sender,
+        settings.mail_user,
+        Path(password).read_text().strip() if password else "",
+        settings.mail_security,
+    )
+    private = settings.hook_private
+    return NoticeSettings(
+        url=settings.public_url.rstrip("/") or f"http://{settings.host}:{settings.port}",
+        mail=mail if settings.mail_host else None,
+        mail_domain=settings.mail_domain,
+        hook=Webhook(allow_http=private, allow_private=private) if settings.hook_url else None,
+        hook_url=settings.hook_url,
     )
 
 

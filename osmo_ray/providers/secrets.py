@@ -87,6 +87,11 @@ def load(path: Path, *, create: bool = True) -> LocalVault:
     read, or that holds no keys."""
     if create and not path.exists():
         _create(path)
+    return LocalVault(read_keys(path))
+
+
+def read_keys(path: Path) -> list[bytes]:
+    """The keys of a key file. Raises `SecretError` for a file that others may read, or that holds no keys."""
     try:
         with path.open("rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
@@ -96,7 +101,7 @@ def load(path: Path, *, create: bool = True) -> LocalVault:
     if mode & 0o077:
         raise SecretError(f"the key file {path} can be read by others (mode {mode:04o}); write: chmod 600 {path}")
     try:
-        return LocalVault([base64.b64decode(line, validate=True) for line in lines])
+        return [base64.b64decode(line, validate=True) for line in lines]
     except ValueError as error:
         raise SecretError(f"the key file {path} holds no keys: 32 bytes in base64 on each line") from error
 

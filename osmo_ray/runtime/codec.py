@@ -7,14 +7,25 @@ ones take their defaults.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from osmo_ray.spec.attempt import AttemptKey, AttemptPlan, FilePlan, InputPlan, Observation, OutputPlan, Phase
+from osmo_ray.spec.attempt import (
+    AttemptKey,
+    AttemptPlan,
+    DataKey,
+    FilePlan,
+    InputPlan,
+    Observation,
+    OutputPlan,
+    Phase,
+    RegistryLogin,
+    Secrets,
+)
 from osmo_ray.spec.model import Sandbox
 from osmo_ray.spec.reason import Reason
 
-_PLAN_FIELDS = tuple(f.name for f in fields(AttemptPlan) if f.name not in ("key", "ray"))
+_PLAN_FIELDS = tuple(f.name for f in fields(AttemptPlan) if f.name not in ("key", "ray", "secrets"))
 _PARTS = {"files": FilePlan, "inputs": InputPlan, "outputs": OutputPlan}
 _TUPLES = ("argv", "peers", "requirements")
 _JOB_TUPLES = ("gpus", "engine_global", "engine_run")
@@ -67,7 +78,7 @@ class Orders:
 
 
 def plan_to_json(plan: AttemptPlan) -> dict[str, Any]:
-    """A plan as JSON; `ray` stays out, Ray programs do not run here."""
+    """A plan as JSON, without `ray` (such programs do not run here) and secrets (they have a file of their own)."""
     value: dict[str, Any] = {name: getattr(plan, name) for name in _PLAN_FIELDS}
     for name, kind in _PARTS.items():
         value[name] = [{f.name: getattr(part, f.name) for f in fields(kind)} for part in value[name]]
@@ -87,9 +98,26 @@ def plan_from_json(value: Mapping[str, Any]) -> AttemptPlan:
     return AttemptPlan(key=AttemptKey.parse(value["key"]), **known)
 
 
+def secrets_to_json(secrets: Secrets) -> dict[str, Any]:
+    """Secrets as JSON: for a file that only its owner may read."""
+    return asdict(secrets)
+
+
+def secrets_from_json(value: Mapping[str, Any]) -> Secrets:
+    """What `secrets_to_json` wrote."""
+    return Secrets(
+        environment=dict(value["environment"]),
+        files=tuple(FilePlan(**one) for one in value["files"]),
+        masked=tuple(value["masked"]),
+        registry=RegistryLogin(**value["registry"]) if value["registry"] else None,
+        data=tuple(DataKey(**one) for one in value["data"]),
+        missing=value["missing"],
+    )
+
+
 def job_to_json(job: Job) -> dict[str, Any]:
     """A job as JSON."""
-    value = {f.name: getattr(job, f.name) for f in fields(Job)}
+    value = {f.name: getattr(job, f.name) for f in fields(Job) if f.name != "plan"}
     return value | {"plan": plan_to_json(job.plan)}
 
 

@@ -85,7 +85,7 @@ class Command:
         engine, image = self.sup.job.engine, self.plan.image
 
         def pulled() -> dict[str, Any]:
-            failure = container.pull(engine, image, self.sup.job.why)
+            failure = container.pull(engine, image, self.sup.job.why, self.plan.secrets.registry, self.folder.path)
             if failure is not None:
                 raise failure
             return {}
@@ -284,7 +284,7 @@ class Command:
         if self.sup.log_in >= 0:
             self.sup.forget(self.sup.log_in)
             self.sup.log_in = -1
-        self.sup.log.flush()
+        self.sup.log.ended()
         end = self._end_value()
         self.sup.meter.ended(float(end.get("cpu", 0.0)), int(end.get("peak", 0)))
         self.sup.meter.look_at_disk(now=True)

@@ -6,6 +6,7 @@ The container keeps its name until the attempt ends, so that a restart in place 
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import resource
@@ -23,6 +24,7 @@ from osmo_ray.runtime import reasons
 from osmo_ray.runtime.errors import RuntimeFailure
 from osmo_ray.runtime.place import Place
 from osmo_ray.runtime.sandbox import INPUT, OUTPUT
+from osmo_ray.spec.attempt import RegistryLogin
 from osmo_ray.spec.reason import Reason
 
 if TYPE_CHECKING:
@@ -210,23 +212,42 @@ def container_name(key: str) -> str:
     return f"osmo-{key}"
 
 
-def pull(engine: str, image: str, why: str) -> RuntimeFailure | None:
-    """Get the image if it is not there; the failure if it cannot be had."""
+def pull(
+    engine: str, image: str, why: str, login: RegistryLogin | None = None, folder: Path | None = None
+) -> RuntimeFailure | None:
+    """Get the image if it is not there; the failure if it cannot be had. A login stands in a file in `folder` for as
+    long as the pull lasts."""
     if not engine:
         return _no_image(image, why)
     if has_image(engine, image):
         return None
+    before, after = _login(engine, login, folder)
     try:
         done = subprocess.run(
-            [engine, "pull", "--quiet", image], capture_output=True, timeout=_PULL_LIMIT, check=False,
+            [engine, *before, "pull", "--quiet", *after, image], capture_output=True, timeout=_PULL_LIMIT, check=False,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return _no_image(image, f"not there after {_PULL_LIMIT:.0f} s")
+    finally:
+        if folder is not None:
+            (folder / "config.json").unlink(missing_ok=True)
     if done.returncode == 0:
         return None
     lines = done.stderr.decode(errors="replace").strip().splitlines()
     return _no_image(image, lines[-1][:200] if lines else f"{engine} pull gave {done.returncode}")
+
+
+def _login(engine: str, login: RegistryLogin | None, folder: Path | None) -> tuple[list[str], list[str]]:
+    """Options of the engine and of its `pull` that log in to a registry."""
+    if login is None or folder is None:
+        return [], []
+    word = base64.b64encode(f"{login.username}:{login.auth}".encode()).decode()
+    file = folder / "config.json"
+    file.unlink(missing_ok=True)
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+        json.dump({"auths": {login.registry: {"auth": word}}}, out)
+    return (["--config", str(folder)], []) if engine == "docker" else ([], ["--authfile", str(file)])
 
 
 def _no_image(image: str, why: str) -> RuntimeFailure:
@@ -277,7 +298,11 @@ def argv(
     line += ["--volume", f"{sup.folder.path / 'hosts'}:/etc/hosts:ro"]
     for number in sup.job.gpus:
         line += ["--device", f"nvidia.com/gpu={number}"]
-    given = {k: v for k, v in environment.items() if k not in _OURS or plan.environment.get(k) is not None}
+    secret = plan.secrets.environment
+    if told := [name for name in secret if _is_engines(name)]:
+        # It would have to stand on the command line, for every user of the host to read.
+        raise reasons.start_failed(f"the variable {told[0]} cannot carry a secret into a container; name it otherwise")
+    given = {k: v for k, v in environment.items() if k not in _OURS or k in plan.environment}
     for key, value in given.items():
         # A value on the command line could be read by other users of the host.
         line += ["--env", f"{key}={value}" if _is_engines(key) else key]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from osmo_ray.objects.protocol import ObjectStore
+from osmo_ray.runtime.masking import Masker
 from osmo_ray.spec.attempt import AttemptKey, LogChunk
 
 OUTPUT, PLATFORM = b"O", b"P"
@@ -71,6 +72,7 @@ class Log:
     size: int = 0
     stamper: Stamper = field(default_factory=Stamper)
     last_data: float = 0.0
+    masker: Masker = field(default_factory=lambda: Masker(()))
 
     def open(self) -> None:
         self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -91,12 +93,17 @@ class Log:
         """What the command wrote."""
         now = time.time()
         self.last_data = now
-        self.write(self.stamper.feed(data, now))
+        self.write(self.stamper.feed(self.masker.feed(data), now))
+
+    def ended(self) -> None:
+        """The command writes no more: what could have become a secret, and the unfinished line, go on."""
+        self.write(self.stamper.feed(self.masker.end(), time.time()))
+        self.flush()
 
     def say(self, text: str) -> None:
         """A line of the platform's own."""
         self.flush()
-        self.write(platform_line(text, time.time()))
+        self.write(platform_line(self.masker.whole(text), time.time()))
 
     def flush(self) -> None:
         self.write(self.stamper.flush(time.time()))

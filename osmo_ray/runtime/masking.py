@@ -39,6 +39,13 @@ class Masker:
         self._held = data[at:]
         return done
 
+    def whole(self, text: str) -> str:
+        """A text that is no part of the stream."""
+        if self._pattern is None:
+            return text
+        data = text.encode("utf-8", "surrogateescape")
+        return self._pattern.sub(MASK, data).decode("utf-8", "surrogateescape")
+
     def end(self) -> bytes:
         """The last part."""
         if self._pattern is None:

@@ -14,6 +14,7 @@ from osmo_ray.runtime.codec import Job
 from osmo_ray.runtime.layout import Layout
 from osmo_ray.runtime.sandbox import INPUT, OUTPUT, TOOLS
 from osmo_ray.runtime.spool import Folder
+from osmo_ray.spec.attempt import FilePlan
 from osmo_ray.spec.tokens import Tokens, expand, host_label, host_name, variables
 
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -73,6 +74,7 @@ class Place:
         }
         values |= {name: expand(text, tokens) for name, text in plan.environment.items()}
         return values | {
+            **plan.secrets.environment,
             "OSMO_WORKFLOW_ID": plan.workflow_id,
             "OSMO_GROUP": plan.group,
             "OSMO_TASK": plan.task,
@@ -120,16 +122,19 @@ class Place:
             file.truncate()
 
     def write_files(self, tokens: Tokens) -> list[tuple[str, Path]]:
-        """The plan's files with tokens expanded: (path in the task, source in the spool)."""
+        """The plan's files with tokens expanded, and those of its credentials as they are: (path in the task, source
+        in the spool)."""
         made = []
+        secret = self.job.plan.secrets.files
         folder = self.folder.path / "files"
-        folder.mkdir(exist_ok=True)
-        for number, file in enumerate(self.job.plan.files):
-            target, source = expand(file.path, tokens), folder / str(number)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        given = [(expand(f.path, tokens), f, tokens) for f in self.job.plan.files]
+        for number, (target, file, tokens_) in enumerate([*given, *((f.path, f, None) for f in secret)]):
+            source = folder / str(number)
             if source.exists():
                 source.unlink()
             try:
-                data = base64.b64decode(file.contents) if file.base64 else expand(file.contents, tokens).encode()
+                data = _contents(file, tokens_)
             except ValueError as error:
                 raise reasons.bad_file(target, f"its contents are not base64: {error}") from error
             source.write_bytes(data)
@@ -146,3 +151,9 @@ class Place:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(source.read_bytes())
             path.chmod(0o444)
+
+
+def _contents(file: FilePlan, tokens: Tokens | None) -> bytes:
+    if file.base64:
+        return base64.b64decode(file.contents)
+    return (file.contents if tokens is None else expand(file.contents, tokens)).encode()

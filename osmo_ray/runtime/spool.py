@@ -3,6 +3,7 @@
 <root>/attempts/<task uuid>-<retry>/     made once (mkdir), gone when the store has settled the attempt
     status        a line of JSON with the plan and what the host gave it, without which the folder does not count; then
                   one observation per line, of which the last whole one is the state
+    secrets.json  what of its user's credentials the attempt gets, if any; gone with its end
     claim         pid, start time and boot of the one supervisor
     orders.json   replaced by renaming, a signal says look again
     log           the stamped log
@@ -20,14 +21,14 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from osmo_ray.runtime import codec
 from osmo_ray.runtime.codec import Job, Orders
 from osmo_ray.runtime.process import Identity
-from osmo_ray.spec.attempt import AttemptKey, AttemptPlan, Observation, Phase
+from osmo_ray.spec.attempt import AttemptKey, AttemptPlan, Observation, Phase, Secrets
 
 DAY = 86400.0
 FINAL = (Phase.FINISHED, Phase.LOST)
@@ -63,7 +64,7 @@ def boot_clock() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-_SPENT = ("fs", "in", "out", "files", "hosts", "resolv.conf", "hostname")
+_SPENT = ("fs", "in", "out", "files", "secrets.json", "hosts", "resolv.conf", "hostname")
 """Parts of an attempt's folder that nobody reads after its end."""
 _KEPT = ("status", "claim", "log")
 """What is left then."""
@@ -103,7 +104,12 @@ class Folder:
                 line = file.readline()
         except FileNotFoundError:
             return None
-        return codec.job_from_json(json.loads(line)) if line.endswith(b"\n") else None
+        if not line.endswith(b"\n"):
+            return None
+        job, secrets = codec.job_from_json(json.loads(line)), read_json(self.path / "secrets.json")
+        if secrets is None:
+            return job
+        return replace(job, plan=replace(job.plan, secrets=codec.secrets_from_json(secrets)))
 
     def orders(self, plan: AttemptPlan) -> Orders:
         """The newest orders; before any were given, those that its plan holds."""
@@ -247,6 +253,8 @@ class Spool:
             folder.path.mkdir(mode=0o700)
         except FileExistsError:
             return None
+        if job.plan.secrets != Secrets():
+            replace_file(folder.path / "secrets.json", json.dumps(codec.secrets_to_json(job.plan.secrets)))
         return folder, folder.begin(job, seen)
 
     def sweep(self) -> None:

@@ -24,6 +24,7 @@ from osmo_ray.runtime.command import Command, Ending
 from osmo_ray.runtime.errors import RuntimeFailure
 from osmo_ray.runtime.host import Host
 from osmo_ray.runtime.logs import Log, log_prefix
+from osmo_ray.runtime.masking import Masker
 from osmo_ray.runtime.meter import Meter
 from osmo_ray.runtime.network import Network
 from osmo_ray.runtime.options import Options
@@ -73,7 +74,7 @@ class Supervisor:
         self.place = Place(folder, job, layout, self.host.tools, self._packages(job.mode))
         self.orders = folder.orders(job.plan)
         self.generation = 0
-        self.log = Log(folder.log)
+        self.log = Log(folder.log, masker=Masker(self.plan.secrets.masked))
         self.log_in = -1
         self.stopping = False
         self.shipper = work.Shipper(job.storage_url, log_prefix(self.plan.workflow_uuid, self.plan.key), folder.log)
@@ -106,6 +107,8 @@ class Supervisor:
     def _live(self) -> None:
         self._check()
         self.report(Phase.PREPARING)
+        if self.plan.secrets.missing:
+            raise reasons.start_failed(self.plan.secrets.missing)
         if self.plan.inputs:
             self.call(lambda: work.fetch(self.place, self.log))
         if self.plan.requirements and self.job.mode != "container":
@@ -244,7 +247,11 @@ class Supervisor:
         output: str = "",
         usage: dict[str, float] | None = None,
     ) -> None:
-        """Write an observation into the spool and wake the host."""
+        """Write an observation into the spool and wake the host. No secret stands in it."""
+        if reason is not None and self.plan.secrets.masked:
+            hide = self.log.masker.whole
+            evidence = {name: hide(text) for name, text in reason.evidence.items()}
+            reason = Reason(reason.code, hide(reason.sentence), evidence, reason.next_command)
         seen = Observation(
             self.plan.key, phase, time.time(), address=self.job.address, restart=self.generation,
             exit_code=exit_code, output=output, reason=reason, usage=usage or {},

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,6 +16,7 @@ from osmo_ray.runtime import process, reasons, transfer
 from osmo_ray.runtime.errors import RuntimeFailure
 from osmo_ray.runtime.logs import Log, ship
 from osmo_ray.runtime.place import Place
+from osmo_ray.spec.attempt import DataKey
 from osmo_ray.spec.quantity import show_bytes, show_seconds
 from osmo_ray.spec.reason import Reason
 
@@ -23,12 +24,27 @@ from osmo_ray.spec.reason import Reason
 _SHIP_LIMIT = 120
 
 
-def open_store(url: str) -> ObjectStore:
+def open_store(url: str, **options: Any) -> ObjectStore:
     """The store behind a URL. Imported late: a store on the network brings large libraries along."""
     from osmo_ray.objects import open_store as found
 
-    store: ObjectStore = found(url)
+    store: ObjectStore = found(url, **options)
     return store
+
+
+def options(keys: Sequence[DataKey], url: str) -> dict[str, Any]:
+    """What a store is to be opened with: the key of the longest endpoint that `url` lies below, or nothing."""
+    mine = [k for k in keys if url == k.endpoint or url.startswith(k.endpoint.rstrip("/") + "/")]
+    if not mine:
+        return {}
+    key = max(mine, key=lambda k: len(k.endpoint))
+    if url.startswith(("az:", "abfs:", "abfss:")):
+        return {"account_name": key.access_key_id, "account_key": key.access_key}
+    if not url.startswith(("s3:", "s3a:")):
+        return {}
+    more = {"region_name": key.region} if key.region else {}
+    place = {"endpoint_url": key.override_url} if key.override_url else {}
+    return {"key": key.access_key_id, "secret": key.access_key, **place, **({"client_kwargs": more} if more else {})}
 
 
 def child(act: Callable[[], dict[str, Any]], result: int) -> NoReturn:
@@ -71,7 +87,7 @@ def fetch(place: Place, log: Log) -> dict[str, Any]:
                 store = store or open_store(place.job.storage_url)
                 tree = transfer.download(store, one.source, folder, one.regex)
             else:
-                tree = _fetch_url(one.source, folder, one.regex)
+                tree = _fetch_url(one.source, folder, one.regex, options(place.job.plan.secrets.data, one.source))
         except NoSuchObject as error:
             raise reasons.download_failed(one.source, f"nothing whole is there ({error})") from error
         except (ObjectError, OSError, ValueError) as error:
@@ -81,13 +97,13 @@ def fetch(place: Place, log: Log) -> dict[str, Any]:
     return {}
 
 
-def _fetch_url(url: str, folder: Path, regex: str) -> transfer.Tree:
+def _fetch_url(url: str, folder: Path, regex: str, how: dict[str, Any]) -> transfer.Tree:
     """A folder of a store, or one object of it."""
-    store = open_store(url)
+    store = open_store(url, **how)
     if next(iter(store.list("")), None) is not None:
         return transfer.download_plain(store, "", folder, regex)
     parent, _, name = url.rstrip("/").rpartition("/")
-    return transfer.download_plain(open_store(parent), name, folder, regex)
+    return transfer.download_plain(open_store(parent, **how), name, folder, regex)
 
 
 def keep(place: Place, log: Log) -> dict[str, Any]:
@@ -101,7 +117,8 @@ def keep(place: Place, log: Log) -> dict[str, Any]:
                 tree, left = transfer.upload(store, one.target, place.folder.data_out, one.regex)
                 written = written or one.target
             else:
-                tree, left = transfer.upload_plain(open_store(one.target), "", place.folder.data_out, one.regex)
+                there = open_store(one.target, **options(place.job.plan.secrets.data, one.target))
+                tree, left = transfer.upload_plain(there, "", place.folder.data_out, one.regex)
         except (ObjectError, OSError, ValueError) as error:
             log.say(f"the output to {one.target} failed: {error}")
             raise reasons.upload_failed(one.target, error) from error

@@ -62,11 +62,14 @@ class Client:
         env: Iterable[str] = (),
         priority: str = "NORMAL",
         template: str = "",
+        app: tuple[str, int] | None = None,
     ) -> str:
         """Submit a workflow file and return the id of the workflow. `set`, `set_string` and `env` are `name=value`
-        texts; `template` is the file before it was rendered, when `text` is a rendered one."""
+        texts; `template` is the file before it was rendered, when `text` is a rendered one; `app` are uuid and version
+        of the app that it is of."""
         body = self._body(text, set, set_string, template)
-        answer = self._post(pool, body, env_vars=list(env), priority=priority.upper())
+        of = {"app_uuid": app[0], "app_version": app[1]} if app else {}
+        answer = self._post(pool, body, env_vars=list(env), priority=priority.upper(), **of)
         return str(answer["name"])
 
     def resubmit(self, name: str, *, pool: str = "", env: Iterable[str] = (), priority: str = "NORMAL") -> str:

@@ -36,7 +36,8 @@ class ClientError(Exception):
             return 1
         if self.status == 0 or self.status >= 500:
             return 10
-        return 1 if self.code in _SUBMISSION else 2
+        named_by_a_file = self.code == "CREDENTIAL" and bool(self.problems)
+        return 1 if self.code in _SUBMISSION or named_by_a_file else 2
 
 
 class Unreachable(ClientError):

@@ -60,6 +60,44 @@ class FilePlan:
 
 
 @dataclass(frozen=True, slots=True)
+class DataKey:
+    """A key for what lies below `endpoint` (`s3://bucket/prefix`); `region` and `override_url` may be empty."""
+
+    endpoint: str
+    access_key_id: str
+    access_key: str
+    region: str = ""
+    override_url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryLogin:
+    """How to log in to the registry that an image comes from."""
+
+    registry: str
+    username: str
+    auth: str
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What an attempt gets of its user's credentials; never printed, and never written beside the plan.
+
+    `environment` and `files` go into the task as they are: no token in them means anything. `masked` is what must not
+    be read in its log. `missing` is a sentence about a credential that is not there any more, or empty."""
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[FilePlan, ...] = ()
+    masked: tuple[str, ...] = ()
+    registry: RegistryLogin | None = None
+    data: tuple[DataKey, ...] = ()
+    missing: str = ""
+
+    def __repr__(self) -> str:
+        return f"<Secrets: {len(self.environment)} variables, {len(self.files)} files>"
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptPlan:
     """Everything a node needs to run one attempt. Texts still hold the special tokens."""
 
@@ -100,6 +138,8 @@ class AttemptPlan:
     ray: RaySpec | None = None
     requirements: tuple[str, ...] = ()
     """Python packages to have without a container; a container's image brings its own."""
+    secrets: Secrets = Secrets()
+    """Put in where the plan is sent, by whoever holds the key."""
     trusted: bool = False
     """The pool allows Ray programs, which run outside the sandbox."""
 

@@ -41,6 +41,7 @@ from osmo_ray.spec.model import (
     WorkflowSpec,
 )
 from osmo_ray.spec.rules import Finding, check
+from osmo_ray.spec.rules import credentials as missing_credentials
 from osmo_ray.spec.strict import extensions
 from osmo_ray.spec.template import Rendered
 
@@ -75,6 +76,25 @@ def read_section(
     broken = itertools.chain(check(spec, loose=loose), extensions(spec, loose=loose) if strict else ())
     _refuse(list(itertools.islice(broken, MAX_PROBLEMS)), tree)
     return spec
+
+
+def refuse_credentials(
+    spec: WorkflowSpec,
+    known: Mapping[str, frozenset[str]],
+    section: Section | None = None,
+    written: Sequence[str] = (),
+    rendered: Rendered | None = None,
+) -> None:
+    """Raises `SpecError` for credentials that nobody has; with the section that `spec` was read from, each with its
+    place."""
+    tree = compose(_source(section, written, rendered)) if section else None
+    loose = tree is not None and bool(tree.value["workflow"].get("tasks"))
+    found = list(itertools.islice(missing_credentials(spec, known, loose=loose), MAX_PROBLEMS))
+    if not found:
+        return
+    if tree is None:
+        raise SpecError([Problem(f.message, show_path(f.path), hint=f.hint) for f in found], "CREDENTIAL")
+    raise SpecError([tree.problem(f.path, f.message, f.hint, key=f.key) for f in found], "CREDENTIAL")
 
 
 def validate(spec: WorkflowSpec) -> tuple[Problem, ...]:

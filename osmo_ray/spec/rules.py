@@ -328,6 +328,22 @@ def _below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder + "/")
 
 
+def credentials(spec: WorkflowSpec, known: Mapping[str, frozenset[str]], *, loose: bool) -> Findings:
+    """Credentials that tasks name and their user does not have; `known` are names with their keys."""
+    for g, group in enumerate(spec.groups):
+        for t, task in enumerate(group.tasks):
+            for name, wanted in task.credentials.items():
+                place = (*_at(loose, g, t), "credentials", name)
+                if name not in known:
+                    hint = suggest(name, known) or f"set it with: osmo credential set {name}"
+                    yield Finding(place, f"you have no credential {name!r}", hint, key=True)
+                elif isinstance(wanted, Mapping):
+                    for variable, key in wanted.items():
+                        if key not in known[name]:
+                            hint = f"its keys are {', '.join(sorted(known[name]))}"
+                            yield Finding((*place, variable), f"the credential {name!r} has no key {key!r}", hint)
+
+
 def _credentials(at: Path, task: TaskSpec) -> Findings:
     for name, wanted in task.credentials.items():
         place = (*at, "credentials", name)

@@ -70,6 +70,9 @@ class WorkflowQuery:
     pools: Sequence[str] = ()
     priorities: Sequence[str] = ()
     tags: Sequence[str] = ()
+    app: str = ""
+    """An app's name; with `app_version` only what came of that version."""
+    app_version: int | None = None
     submitted_before: float | None = None
     submitted_after: float | None = None
     offset: int = 0
@@ -95,6 +98,9 @@ class WorkflowRow:
     finished: int = 0
     """Those whose newest attempt has ended; the failed are among them."""
     failed: int = 0
+    app_owner: str | None = None
+    app_name: str | None = None
+    app_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +138,96 @@ class TaskRow:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskSum:
+    """What the attempts of one user (or of one workflow) in one pool ask for together: cores, bytes, GPUs."""
+
+    user: str
+    pool: str
+    priority: str
+    workflow_id: str
+    cpu: float
+    memory: int
+    gpu: int
+    storage: int
+
+
+class NameTaken(StoreError):
+    """There is something of that name already; nothing was written."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, permanent=True)
+
+
+@dataclass(frozen=True, slots=True)
+class AppVersion:
+    """One version of an app; `status` is READY or DELETED. Versions count from 1."""
+
+    version: int
+    created_by: str
+    created: float
+    status: str = "READY"
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A named spec; `latest` is the newest version that is READY, 0 when there is none."""
+
+    uuid: str
+    name: str
+    description: str
+    owner: str
+    created: float
+    latest: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AppUse:
+    """The app that a workflow came of."""
+
+    uuid: str
+    owner: str
+    name: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class AppQuery:
+    """Filters of `osmo app list`; empty ones do not filter."""
+
+    name: str = ""
+    """A part of the name, literally."""
+    owners: Sequence[str] = ()
+    involved: str = ""
+    """Who made it, changed it, or ran it."""
+    offset: int = 0
+    limit: int = 20
+    descending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A secret of one user, sealed. `kind` is GENERIC, REGISTRY or DATA; `profile` is a registry's host or an
+    endpoint, None for GENERIC. A user has one credential per profile."""
+
+    user: str
+    name: str
+    kind: str
+    profile: str | None
+    sealed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A finished workflow whose user wants to hear of it by `channel` (`mail` or `hook`) and has not yet."""
+
+    uuid: str
+    id: str
+    user: str
+    status: str
+    channel: str
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """Per-user settings."""
 
@@ -162,6 +258,7 @@ class Texts:
     template: str = ""
     tags: tuple[str, ...] = ()
     extra: Mapping[str, str] = field(default_factory=dict)
+    app: AppUse | None = None
 
 
 class Store(Protocol):
@@ -253,6 +350,10 @@ class Store(Protocol):
         """A page of attempts: scheduling, initializing, running, then the rest; newest start first."""
         ...
 
+    def sum_tasks(self, query: TaskQuery, *, by_workflow: bool) -> Sequence[TaskSum]:
+        """What all attempts that match ask for, per user, pool and priority (and workflow); no page."""
+        ...
+
     def attempts(self, workflow_uuid: str) -> Sequence[TaskRow]:
         """Every attempt of a workflow, in order of group, task and retry."""
         ...
@@ -289,3 +390,63 @@ class Store(Protocol):
     def tokens(self, user: str) -> Sequence[Token]: ...
 
     def delete_token(self, user: str, name: str) -> bool: ...
+
+    # -- apps
+    def create_app(self, app: App, spec: str) -> None:
+        """A new app with version 1. Raises `NameTaken`."""
+        ...
+
+    def add_app_version(self, name: str, user: str, at: float, spec: str) -> tuple[App, int] | None:
+        """One more version; None for an unknown app."""
+        ...
+
+    def app(self, name: str) -> App | None: ...
+
+    def app_by_uuid(self, uuid: str) -> App | None: ...
+
+    def app_versions(self, uuid: str) -> Sequence[AppVersion]:
+        """Every version, newest first, deleted ones too."""
+        ...
+
+    def app_spec(self, uuid: str, version: int) -> str | None:
+        """The text of a version; None when it is deleted or there is none."""
+        ...
+
+    def list_apps(self, query: AppQuery) -> tuple[Sequence[App], bool]:
+        """A page in order of creation, and whether there is more. Apps without a READY version are left out."""
+        ...
+
+    def delete_app(self, uuid: str, version: int | None) -> Sequence[int]:
+        """Mark one version (None: all of them) as deleted and drop its text. The app goes with its last version,
+        and its name is free again. Returns the versions that went."""
+        ...
+
+    def rename_app(self, uuid: str, name: str) -> None:
+        """Raises `NameTaken`."""
+        ...
+
+    # -- credentials
+    def save_credential(self, credential: Credential) -> None:
+        """Replaces the user's credential of that name, and the one for the same profile."""
+        ...
+
+    def credentials(self, user: str) -> Sequence[Credential]:
+        """In order of name."""
+        ...
+
+    def delete_credential(self, user: str, name: str) -> Credential | None:
+        """What was removed; None when there was none."""
+        ...
+
+    # -- notices
+    def unannounced(self, channel: str, since: float, limit: int = 100) -> Sequence[Ended]:
+        """Workflows that ended at `since` or later, whose users want word by `channel`, oldest first."""
+        ...
+
+    def mute(self, user: str, channel: str, since: float) -> None:
+        """What ended until now is not announced any more: the user asks for word of what comes."""
+        ...
+
+    def announced(self, uuid: str, channel: str, at: float, error: str = "") -> None:
+        """Word went out, or never can; also for a workflow that is gone by now."""
+        ...

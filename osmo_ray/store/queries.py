@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Select, func, select
+from sqlalchemy import Column, ColumnElement, Select, func, literal, select
 
 from osmo_ray.engine.status import WorkflowStatus
 from osmo_ray.store import rows
 from osmo_ray.store.protocol import TaskQuery, WorkflowQuery
-from osmo_ray.store.schema import tags, tasks, workflows
+from osmo_ray.store.schema import tags, tasks, workflow_apps, workflows
 
 FEW_WORKFLOWS = 200
 """Up to so many matching workflows, tasks are found through them; with more, along the list until the page is full."""
@@ -31,8 +31,10 @@ def one_of(column: Column[str], values: Sequence[str]) -> list[ColumnElement[boo
 
 def workflow_page(query: WorkflowQuery) -> Select[Any]:
     """One row more than the page, to see whether there is more."""
-    w = workflows.c
-    found = select(*(w[name] for name in rows.WORKFLOW_LIST)).where(*_workflow_filters(query))
+    w, a = workflows.c, workflow_apps.c
+    with_app = workflows.outerjoin(workflow_apps, a.workflow_uuid == w.uuid)
+    columns = (*(w[name] for name in rows.WORKFLOW_LIST), *(a[name] for name in rows.WORKFLOW_APP))
+    found = select(*columns).select_from(with_app).where(*_workflow_filters(query))
     order = (w.submitted.desc(), w.uuid.desc()) if query.descending else (w.submitted, w.uuid)
     return found.order_by(*order).offset(query.offset).limit(query.limit + 1)
 
@@ -45,6 +47,10 @@ def _workflow_filters(query: WorkflowQuery) -> list[ColumnElement[bool]]:
         found.append(part(w.id, query.name))
     if query.tags:
         found.append(w.uuid.in_(select(tags.c.workflow_uuid).where(tags.c.tag.in_(query.tags))))
+    if query.app:
+        found.append(workflow_apps.c.name == query.app)
+    if query.app_version is not None:
+        found.append(workflow_apps.c.version == query.app_version)
     if query.submitted_before is not None:
         found.append(w.submitted < query.submitted_before)
     if query.submitted_after is not None:
@@ -70,6 +76,19 @@ def task_page(query: TaskQuery, few: Sequence[str] | None) -> Select[Any]:
         found = found.where(match.exists())
     page = found.order_by(t.place, t.n).offset(query.offset).limit(query.limit).subquery()
     return with_workflow().where(t.n.in_(select(page.c.n))).order_by(t.place, t.n)
+
+
+def task_sums(query: TaskQuery, *, by_workflow: bool) -> Select[Any]:
+    """In the order of the fields of `TaskSum`."""
+    t, w = tasks.c, workflows.c
+    joined = tasks.join(workflows, w.uuid == t.workflow_uuid)
+    keys = (t.user_name, t.pool, t.priority, *((w.id,) if by_workflow else ()))
+    shown = keys if by_workflow else (*keys, literal(""))
+    sums = (func.sum(t.cpu), func.sum(t.memory), func.sum(t.gpu), func.sum(t.storage))
+    found = select(*shown, *sums).select_from(joined).where(*_task_filters(query))
+    if query.workflow:
+        found = found.where(part(w.id, query.workflow))
+    return found.group_by(*keys).order_by(*keys)
 
 
 def with_workflow() -> Select[Any]:

@@ -12,8 +12,8 @@ from sqlalchemy import Connection, func, or_, select, text
 
 from osmo_ray.engine.model import Record, Workflow
 from osmo_ray.store import queries, rows
-from osmo_ray.store.protocol import StoreError, TaskQuery, TaskRow, Texts, WorkflowQuery, WorkflowRow
-from osmo_ray.store.schema import groups, outbox, records, submissions, tags, tasks, workflows
+from osmo_ray.store.protocol import AppUse, StoreError, TaskQuery, TaskRow, TaskSum, Texts, WorkflowQuery, WorkflowRow
+from osmo_ray.store.schema import groups, outbox, records, submissions, tags, tasks, workflow_apps, workflows
 from osmo_ray.store.verbs import Verbs, chunks
 
 _DAY = 86400.0
@@ -60,7 +60,16 @@ class Reading(Verbs):
             if row is None:
                 raise StoreError(f"no workflow {uuid}", permanent=True)
             tag = select(tags.c.tag).where(tags.c.workflow_uuid == uuid).order_by(tags.c.tag)
-            return Texts(row[0], row[1], tuple(connection.execute(tag).scalars()), json.loads(row[2]))
+            a = workflow_apps.c
+            came = select(a.app_uuid, a.owner, a.name, a.version).where(a.workflow_uuid == uuid)
+            app = connection.execute(came).first()
+            return Texts(
+                row[0],
+                row[1],
+                tuple(connection.execute(tag).scalars()),
+                json.loads(row[2]),
+                AppUse(*app) if app else None,
+            )
 
         return self.database.read(work)
 
@@ -86,6 +95,16 @@ class Reading(Verbs):
                 match = connection.execute(queries.workflows_like(query.workflow)).scalars().all()
                 few = match if len(match) <= queries.FEW_WORKFLOWS else None
             return [rows.task_row(r) for r in connection.execute(queries.task_page(query, few))]
+
+        return self.database.read(work)
+
+    def sum_tasks(self, query: TaskQuery, *, by_workflow: bool) -> Sequence[TaskSum]:
+        """One statement over all that match; the database adds up."""
+        ask = queries.task_sums(query, by_workflow=by_workflow)
+
+        def work(connection: Connection) -> list[TaskSum]:
+            found = connection.execute(ask)
+            return [TaskSum(r[0], r[1], r[2], r[3], float(r[4]), int(r[5]), int(r[6]), int(r[7])) for r in found]
 
         return self.database.read(work)
 

@@ -294,7 +294,12 @@ WORKFLOW_LIST = (
 TASK_LIST = (*TASK_LOAD, "group_name", "user_name", "pool", "priority", "cpu", "memory", "gpu", "storage")
 
 
+WORKFLOW_APP = ("owner", "name", "version")
+"""Columns of `workflow_apps` after those of a line of the list."""
+
+
 def workflow_row(row: Sequence[Any]) -> WorkflowRow:
+    """From the columns of `WORKFLOW_LIST` and `WORKFLOW_APP`."""
     return WorkflowRow(*row)
 
 

@@ -22,7 +22,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest migration; the code works with this one only."""
 
 metadata = MetaData(
@@ -262,3 +262,66 @@ tokens = Table(
     text("description"),
     UniqueConstraint("sha256"),
 )
+
+apps = Table(
+    "apps",
+    metadata,
+    Column("uuid", Text, primary_key=True),
+    text("name"),
+    text("description"),
+    text("owner"),
+    double("created"),
+    whole("last"),
+    UniqueConstraint("name"),
+    Index(None, "created", "uuid"),
+    Index(None, "owner", "created"),
+)
+"""`last` is the number of the newest version, also when that one is deleted: a number is never used twice."""
+
+app_versions = Table(
+    "app_versions",
+    metadata,
+    Column("app_uuid", Text, ForeignKey("apps.uuid", ondelete="CASCADE"), primary_key=True, nullable=False),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    text("created_by"),
+    double("created"),
+    text("status"),
+    text("spec"),
+    Index(None, "created_by", "app_uuid"),
+)
+
+workflow_apps = Table(
+    "workflow_apps",
+    metadata,
+    of_workflow(primary=True),
+    text("app_uuid"),
+    text("owner"),
+    text("name"),
+    whole("version"),
+    text("user_name"),
+    Index(None, "name", "version"),
+    Index(None, "app_uuid", "user_name"),
+)
+"""Which app a workflow came of. It outlives the app, so owner and name stand here too; `user_name` ran it."""
+
+credentials = Table(
+    "credentials",
+    metadata,
+    Column("user_name", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    text("kind"),
+    text("profile", None),
+    text("sealed"),
+    UniqueConstraint("user_name", "profile"),
+)
+"""`sealed` is what a vault made of the values, in base64; `profile` is NULL, a registry's host or an endpoint."""
+
+notices = Table(
+    "notices",
+    metadata,
+    of_workflow(primary=True),
+    Column("channel", Text, primary_key=True),
+    double("at"),
+    text("error"),
+)
+"""Word of a workflow's end that went out by a channel, or that never can (`error`): once per workflow and channel."""

@@ -46,6 +46,9 @@ class Writing(Leading):
         self._insert_groups = self.insert(schema.groups, rows.GROUP)
         self._insert_tasks = self.insert(schema.tasks, rows.TASK)
         self._insert_tags = self.insert(schema.tags, ("workflow_uuid", "tag"))
+        self._insert_app = self.insert(
+            schema.workflow_apps, ("workflow_uuid", "app_uuid", "owner", "name", "version", "user_name")
+        )
         self._insert_records = self.insert(schema.records, rows.RECORD)
         self._insert_commands = self.insert(schema.outbox, rows.OUTBOX)
         self._delete_commands = self.delete(schema.outbox, "seq")
@@ -94,6 +97,8 @@ class Writing(Leading):
             [(w.uuid, rows.spec_text(w.spec), *map(rows.clean, written), rows.dumps(dict(texts.extra)))],
         )
         self._insert_tags.run(connection, [(w.uuid, tag) for tag in dict.fromkeys(texts.tags)])
+        if (app := texts.app) is not None:
+            self._insert_app.run(connection, [(w.uuid, app.uuid, app.owner, app.name, app.version, w.user)])
         self._insert_groups.run(
             connection, [rows.group_kept(w.uuid, i, g) + rows.group_moves(g) for i, g in enumerate(w.groups)]
         )

@@ -19,6 +19,9 @@ from osmo_ray.engine.events import Event, Observed, Placed
 from osmo_ray.engine.model import Task, Workflow
 from osmo_ray.engine.plans import output_prefix
 from osmo_ray.objects.local import LocalStore
+from osmo_ray.providers import secrets
+from osmo_ray.providers.passes import Passes
+from osmo_ray.providers.quota import YamlQuota
 from osmo_ray.providers.template import ProcessRenderer
 from osmo_ray.runtime.logs import log_prefix, segment_name, stored_log
 from osmo_ray.runtime.transfer import upload
@@ -81,6 +84,8 @@ class World:
         self.settings = Settings(home=folder, disk_reserve=0)
         self._ids = itertools.count(1)
         self.renderer = ProcessRenderer(workers=1)
+        key = folder / "secret.key"
+        self.vault = secrets.load(key)
         self.store.save_nodes("local", [NODE], self.now)
         self.services = Services(
             store=self.store,
@@ -90,6 +95,9 @@ class World:
             stored_logs=lambda uuid, key, offset, limit: stored_log(self.objects, uuid, key, offset, limit),
             renderer=self.renderer,
             wake=self._wake,
+            quota=YamlQuota(folder / "quota.yaml"),
+            vault=self.vault,
+            passes=Passes(secrets.read_keys(key)),
             clock=lambda: self.now,
             new_id=lambda: f"{next(self._ids):032x}",
         )

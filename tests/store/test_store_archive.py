@@ -14,7 +14,7 @@ from store_making import S, finish, move, put, submit
 from osmo_ray.engine.model import ApplyGroup
 from osmo_ray.spec.attempt import NodeReport
 from osmo_ray.store import archive
-from osmo_ray.store.protocol import Profile, StoreError, Texts, Token, UsageSample, WorkflowQuery
+from osmo_ray.store.protocol import App, Credential, Profile, StoreError, Texts, Token, UsageSample, WorkflowQuery
 from osmo_ray.store.sql import SqlStore
 from tests.fixtures_postgres import PostgresServer
 
@@ -26,6 +26,9 @@ def fill(store: SqlStore) -> None:
     store.save_nodes("local", [NodeReport("n", "a", 1.0, 2, 3, 4, labels={"l": "ü"})], 1.0)
     store.save_profile(Profile("ada", "p", email_notification=True))
     store.save_token(Token("t", "ada", "ff", 1.0, ("r",)))
+    store.create_app(App("u", "app", "ü", "ada", 1.5), "spec")
+    store.save_credential(Credential("ada", "c", "DATA", "s3://b", b"\x00\xff"))
+    store.announced(one.uuid, "mail", 2.0)
     store.add_usage([UsageSample(one.groups[0].tasks[0].uuid, 0, 1.0, 0.1, 0.2, 0.3)])
     assert store.acquire("controller", "a", 60.0) is not None
 
@@ -38,6 +41,7 @@ def seen(store: SqlStore) -> object:
         *(rows, store.load(uuids), [store.texts(u) for u in uuids], [store.records(u) for u in uuids]),
         *(store.outgoing(), store.nodes(), store.profile("ada"), store.tokens("ada"), store.usage(task, 0)),
         *(store.alive(), [store.attempts(u) for u in uuids]),
+        *(store.app("app"), store.app_spec("u", 1), store.credentials("ada")),
     )
 
 

@@ -38,7 +38,7 @@ def routes(services: Services) -> APIRouter:
     def schema() -> dict[str, object]:
         return json_schema()
 
-    @router.head("/code/{digest}")
+    @router.head("/code/{digest}", response_class=Response)
     def look(digest: str) -> Response:
         return Response(status_code=200 if known(services.objects, digest) else 404)
 

@@ -15,6 +15,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from osmo_ray.api import cancel
 from osmo_ray.api.errors import ApiError
+from osmo_ray.api.routes.common import Bytes, Tar
 from osmo_ray.api.services import Services
 from osmo_ray.api.shapes import OutputFile, OutputList, TaskOutputs
 from osmo_ray.engine.model import Group, Task, Workflow
@@ -41,7 +42,7 @@ def routes(services: Services) -> APIRouter:
             raise ApiError(f"Workflow {workflow.id} has no task {task!r}.", workflow_id=workflow.id)
         return OutputList(name=workflow.id, status=workflow.status.value, tasks=shown)
 
-    @router.get("/api/x/workflow/{name}/outputs/{task}.tar")
+    @router.get("/api/x/workflow/{name}/outputs/{task}.tar", response_class=Tar)
     def archive(name: str, task: str) -> Response:
         workflow = cancel.find(services, name)
         found = _task(workflow, task)
@@ -50,7 +51,7 @@ def routes(services: Services) -> APIRouter:
         pieces = tar_pieces(services, found.output, tree, found.times.ended)
         return StreamingResponse(pieces, media_type="application/x-tar", headers={"content-disposition": disposition})
 
-    @router.get("/api/x/workflow/{name}/outputs/{task}/{path:path}")
+    @router.get("/api/x/workflow/{name}/outputs/{task}/{path:path}", response_class=Bytes)
     def download(name: str, task: str, path: str) -> Response:
         found = _task(cancel.find(services, name), task)
         entry = next((f for f in _tree(services, found).files if f.path == path), None)

@@ -1,53 +1,91 @@
 """Pools, their use, and the nodes behind them.
 
-There is one pool so far, named by the settings, over every node of the backend; its quota is what the nodes have.
+Every pool stands on every node of the backend; how much of them is a pool's own say the quotas, where there are any.
+Numbers of use come from the tasks that hold something now, numbers of capacity from the nodes' own reports.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 
 from osmo_ray.api.errors import ApiError
-from osmo_ray.api.routes.common import User
+from osmo_ray.api.nouns import (
+    ConciseList,
+    ConcisePool,
+    GpuShare,
+    NodeSet,
+    PlatformConfig,
+    PlatformView,
+    PoolList,
+    PoolQuota,
+    PoolShares,
+    PoolView,
+    PoolWithUsage,
+    Resource,
+    ResourceList,
+    Usage,
+)
+from osmo_ray.api.routes.common import Many, User
 from osmo_ray.api.routes.service import NODE_SILENT
 from osmo_ray.api.services import Services
+from osmo_ray.api.submission import check_pool, pool_names
 from osmo_ray.api.views import gibi
 from osmo_ray.spec.attempt import NodeReport
 from osmo_ray.spec.quantity import show_seconds
 from osmo_ray.store.protocol import TaskQuery, TaskRow
 
-Many = Annotated[list[str] | None, Query()]
 HOLDING = ("SCHEDULING", "INITIALIZING", "RUNNING")
+UNLIMITED = -1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What tasks hold on a node."""
+    """What tasks hold on a node or in a pool; `firm` are the GPUs of tasks that are never asked to give way."""
 
     cpu: float = 0.0
     memory: int = 0
     gpu: int = 0
     storage: int = 0
+    firm: int = 0
 
     def plus(self, row: TaskRow) -> Held:
-        return Held(self.cpu + row.cpu, self.memory + row.memory, self.gpu + row.gpu, self.storage + row.storage)
+        firm = row.gpu if row.priority != "LOW" else 0
+        return self + Held(row.cpu, row.memory, row.gpu, row.storage, firm)
+
+    def __add__(self, other: Held) -> Held:
+        return Held(
+            self.cpu + other.cpu,
+            self.memory + other.memory,
+            self.gpu + other.gpu,
+            self.storage + other.storage,
+            self.firm + other.firm,
+        )
 
 
-def held_by_node(services: Services) -> Mapping[str, Held]:
-    """Node name -> what the tasks on it hold."""
-    found: dict[str, Held] = {}
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What is held now, by node and by pool."""
+
+    nodes: Mapping[str, Held]
+    pools: Mapping[str, Held]
+
+
+def in_use(services: Services) -> Use:
+    """Read from the store, page by page."""
+    nodes: dict[str, Held] = {}
+    pools: dict[str, Held] = {}
     offset = 0
     while rows := services.store.list_tasks(TaskQuery(statuses=HOLDING, offset=offset, limit=1000)):
         for row in rows:
-            found[row.task.node] = found.get(row.task.node, Held()).plus(row)
+            nodes[row.task.node] = nodes.get(row.task.node, Held()).plus(row)
+            pools[row.pool] = pools.get(row.pool, Held()).plus(row)
         offset += len(rows)
         if len(rows) < 1000:
             break
-    return found
+    return Use(nodes, pools)
 
 
 def alive_nodes(services: Services) -> Sequence[NodeReport]:
@@ -60,157 +98,176 @@ def routes(services: Services) -> APIRouter:
     router = APIRouter(tags=["pool"])
 
     @router.get("/api/pool")
-    def pools(all_pools: bool = True, pools: Many = None) -> dict[str, Any]:
-        wanted = _wanted(services, pools)
-        return {"pools": {name: pool_view(services) for name in wanted}}
+    def pools(all_pools: bool = True, pools: Many = None) -> PoolList:
+        nodes = alive_nodes(services)
+        return PoolList(pools={name: pool_view(services, name, nodes) for name in _wanted(services, pools)})
 
     @router.get("/api/pool_quota")
-    def quota(all_pools: bool = True, pools: Many = None) -> dict[str, Any]:
-        usage = _usage(services)
-        shown = [{**pool_view(services), "resource_usage": usage} for _ in _wanted(services, pools)]
-        return {"node_sets": [{"pools": shown}] if shown else [], "resource_sum": usage}
+    def quota(all_pools: bool = True, pools: Many = None) -> PoolQuota:
+        nodes, use = alive_nodes(services), in_use(services)
+        found = [
+            PoolWithUsage(
+                **pool_view(services, name, nodes).model_dump(), resource_usage=_usage(services, name, nodes, use)
+            )
+            for name in _wanted(services, pools)
+        ]
+        sets = [NodeSet(pools=found)] if found else []
+        return PoolQuota(node_sets=sets, resource_sum=_sum(services, [p.name for p in found], nodes, use))
 
     @router.get("/api/resources")
     def resources(
         user: User, pools: Many = None, platforms: Many = None, all_pools: bool = False, concise: bool = False
-    ) -> dict[str, Any]:
-        _wanted(services, pools)
-        held = held_by_node(services)
+    ) -> ResourceList | ConciseList:
+        names = _wanted(services, pools)
+        held = in_use(services).nodes
         nodes = [n for n in alive_nodes(services) if not platforms or n.platform in platforms]
         if concise:
-            return {"pools": _concise(services, nodes, held)}
-        return {"resources": [_resource(services, n, held.get(n.name, Held())) for n in nodes]}
+            return ConciseList(pools=[c for name in names for c in _concise(services, name, nodes, held)])
+        return ResourceList(resources=[_resource(services, names, n, held.get(n.name, Held())) for n in nodes])
 
     @router.get("/api/resources/{name}")
-    def resource(name: str) -> dict[str, Any]:
-        held = held_by_node(services)
+    def resource(name: str) -> ResourceList:
+        held = in_use(services).nodes
         found = [n for n in alive_nodes(services) if n.name == name]
         if not found:
             raise ApiError(f"There is no node {name!r}; see osmo resource list.", "RESOURCE")
-        return {"resources": [_resource(services, n, held.get(n.name, Held())) for n in found]}
+        names = pool_names(services)
+        return ResourceList(resources=[_resource(services, names, n, held.get(n.name, Held())) for n in found])
 
     return router
 
 
 def _wanted(services: Services, names: list[str] | None) -> list[str]:
-    known = services.settings.pool
     for name in names or ():
-        if name != known:
-            raise ApiError(f"There is no pool {name!r}; pools: {known}.")
-    return [known]
+        check_pool(services, name)
+    return list(dict.fromkeys(names or pool_names(services)))
 
 
-def pool_view(services: Services) -> dict[str, Any]:
+def _share(services: Services, pool: str) -> tuple[float, float, float] | None:
+    """(guarantee, maximum, weight) of GPUs of a pool's queue; None where there are no quotas for it."""
+    quota = services.quota.snapshot() if services.quota else None
+    if quota is None:
+        return None
+    name = quota.resolve(pool)
+    return next((q.gpu for q in quota.queues if q.name == name), None)
+
+
+def pool_view(services: Services, pool: str, nodes: Sequence[NodeReport]) -> PoolView:
     """A pool as clients know it."""
     settings = services.settings
-    nodes = alive_nodes(services)
-    platforms = {n.platform for n in nodes} | {settings.platform}
-    nothing = {
-        "description": "",
-        "host_network_allowed": False,
-        "privileged_allowed": False,
-        "allowed_mounts": [],
-        "default_mounts": [],
-    }
-    return {
-        "name": settings.pool,
-        "description": "Every node of this platform",
-        "status": "ONLINE" if nodes else "OFFLINE",
-        "download_type": "download",
-        "enable_maintenance": False,
-        "backend": settings.backend,
-        "default_platform": settings.platform,
-        "default_exec_timeout": show_seconds(settings.exec_timeout),
-        "default_queue_timeout": show_seconds(settings.queue_timeout),
-        "max_exec_timeout": show_seconds(settings.exec_timeout),
-        "max_queue_timeout": show_seconds(settings.queue_timeout),
-        "default_exit_actions": {},
-        "resources": {"gpu": {"guarantee": -1, "maximum": -1, "weight": 1}},
-        "topology_keys": [],
-        "platforms": dict.fromkeys(sorted(platforms), nothing),
-    }
+    share = _share(services, pool) or (UNLIMITED, UNLIMITED, 1.0)
+    guarantee, maximum, weight = (int(n) if n == int(n) else n for n in share)
+    return PoolView(
+        name=pool,
+        description="Every node of this platform",
+        status="ONLINE" if nodes else "OFFLINE",
+        backend=settings.backend,
+        default_platform=settings.platform,
+        default_exec_timeout=show_seconds(settings.exec_timeout),
+        default_queue_timeout=show_seconds(settings.queue_timeout),
+        max_exec_timeout=show_seconds(settings.exec_timeout),
+        max_queue_timeout=show_seconds(settings.queue_timeout),
+        resources=PoolShares(gpu=GpuShare(guarantee=guarantee, maximum=maximum, weight=weight)),
+        platforms={p: PlatformView() for p in sorted({n.platform for n in nodes} | {settings.platform})},
+    )
 
 
-def _usage(services: Services) -> dict[str, str]:
-    capacity = sum(n.gpu for n in alive_nodes(services))
-    used = sum(h.gpu for h in held_by_node(services).values())
-    figures = {
-        "quota_used": used,
-        "quota_free": capacity - used,
-        "quota_limit": capacity,
-        "total_usage": used,
-        "total_capacity": capacity,
-        "total_free": capacity - used,
-    }
-    return {name: str(value) for name, value in figures.items()}
+def _limit(services: Services, pool: str, capacity: int) -> float:
+    """GPUs that are the pool's own: its guarantee, or all there are."""
+    share = _share(services, pool)
+    return float(capacity) if share is None or share[0] == UNLIMITED else share[0]
+
+
+def _usage(services: Services, pool: str, nodes: Sequence[NodeReport], use: Use) -> Usage:
+    capacity = sum(n.gpu for n in nodes)
+    held = use.pools.get(pool, Held())
+    taken = sum(h.gpu for h in use.nodes.values())
+    limit = _limit(services, pool, capacity)
+    return _figures(held.firm, limit, held.gpu, capacity, capacity - taken)
+
+
+def _sum(services: Services, pools: Sequence[str], nodes: Sequence[NodeReport], use: Use) -> Usage:
+    """Over these pools; the nodes below them count once."""
+    capacity = sum(n.gpu for n in nodes) if pools else 0
+    taken = sum(h.gpu for h in use.nodes.values()) if pools else 0
+    held = sum((use.pools.get(p, Held()) for p in pools), Held())
+    limit = sum(_limit(services, p, capacity) for p in pools)
+    return _figures(held.firm, min(limit, float(capacity)), held.gpu, capacity, capacity - taken)
+
+
+def _figures(used: float, limit: float, total: float, capacity: float, free: float) -> Usage:
+    return Usage(
+        quota_used=f"{used:g}",
+        quota_free=f"{max(limit - used, 0):g}",
+        quota_limit=f"{limit:g}",
+        total_usage=f"{total:g}",
+        total_capacity=f"{capacity:g}",
+        total_free=f"{max(free, 0):g}",
+    )
 
 
 def _fields(cpu: float, memory: int, gpu: int, storage: int) -> dict[str, str]:
     return {"storage": f"{gibi(storage)}Gi", "cpu": f"{cpu:g}", "memory": f"{gibi(memory)}Gi", "gpu": str(gpu)}
 
 
-def _resource(services: Services, node: NodeReport, held: Held) -> dict[str, Any]:
-    pool, platform = services.settings.pool, node.platform
-    usage = _fields(held.cpu, held.memory, held.gpu, held.storage)
-    allocatable = {
+def _allocatable(node: NodeReport) -> dict[str, str]:
+    """Rounded down: what is promised is there."""
+    return {
         "storage": f"{node.storage >> 30}Gi",
         "cpu": f"{node.cpu:g}",
         "memory": f"{node.memory >> 30}Gi",
         "gpu": str(node.gpu),
     }
+
+
+def _resource(services: Services, pools: Sequence[str], node: NodeReport, held: Held) -> Resource:
+    platform, allocatable = node.platform, _allocatable(node)
     free = _fields(
-        node.cpu - held.cpu, node.memory - held.memory, node.gpu - held.gpu, max(node.storage - held.storage, 0)
+        max(node.cpu - held.cpu, 0),
+        max(node.memory - held.memory, 0),
+        max(node.gpu - held.gpu, 0),
+        max(node.storage - held.storage, 0),
     )
-    config = {"host_network": False, "privileged": False, "default_mounts": [], "allowed_mounts": []}
-    return {
-        "hostname": node.name,
-        "exposed_fields": {
+    every = pool_names(services)
+    return Resource(
+        hostname=node.name,
+        exposed_fields={
             "node": node.name,
-            "pool/platform": [f"{pool}/{platform}"],
-            "storage": str(node.storage >> 30),
-            "cpu": f"{node.cpu:g}",
-            "memory": str(node.memory >> 30),
-            "gpu": str(node.gpu),
+            "pool/platform": [f"{pool}/{platform}" for pool in pools],
+            **{name: amount.removesuffix("Gi") for name, amount in allocatable.items()},
         },
-        "taints": [],
-        "usage_fields": usage,
-        "allocatable_fields": allocatable,
-        "non_workflow_usage_fields": _fields(0, 0, 0, 0),
-        "conditions": None,
-        "platform_allocatable_fields": {pool: {platform: allocatable}},
-        "platform_available_fields": {pool: {platform: free}},
-        "platform_workflow_allocatable_fields": {pool: {platform: allocatable}},
-        "config_fields": {pool: {platform: config}},
-        "backend": services.settings.backend,
-        "label_fields": dict(node.labels) or None,
-        "pool_platform_labels": {pool: [platform]},
-        "resource_type": "SHARED",
-    }
+        usage_fields=_fields(held.cpu, held.memory, held.gpu, held.storage),
+        allocatable_fields=allocatable,
+        non_workflow_usage_fields=_fields(0, 0, 0, 0),
+        platform_allocatable_fields={pool: {platform: allocatable} for pool in pools},
+        platform_available_fields={pool: {platform: free} for pool in pools},
+        platform_workflow_allocatable_fields={pool: {platform: allocatable} for pool in pools},
+        config_fields={pool: {platform: PlatformConfig()} for pool in pools},
+        backend=services.settings.backend,
+        label_fields=dict(node.labels) or None,
+        pool_platform_labels={pool: [platform] for pool in pools},
+        resource_type="SHARED" if len(every) > 1 else "RESERVED",
+    )
 
 
-def _concise(services: Services, nodes: Sequence[NodeReport], held: Mapping[str, Held]) -> list[dict[str, Any]]:
+def _concise(services: Services, pool: str, nodes: Sequence[NodeReport], held: Mapping[str, Held]) -> list[ConcisePool]:
     shown = []
     for platform in sorted({n.platform for n in nodes}):
         mine = [n for n in nodes if n.platform == platform]
-        used = [held.get(n.name, Held()) for n in mine]
+        used = sum((held.get(n.name, Held()) for n in mine), Held())
         shown.append(
-            {
-                "pool": services.settings.pool,
-                "platform": platform,
-                "status": "ONLINE",
-                "usage_fields": _fields(
-                    sum(h.cpu for h in used),
-                    sum(h.memory for h in used),
-                    sum(h.gpu for h in used),
-                    sum(h.storage for h in used),
-                ),
-                "allocatable_fields": _fields(
+            ConcisePool(
+                pool=pool,
+                platform=platform,
+                status="ONLINE",
+                usage_fields=_fields(used.cpu, used.memory, used.gpu, used.storage),
+                allocatable_fields=_fields(
                     sum(n.cpu for n in mine),
                     sum(n.memory for n in mine),
                     sum(n.gpu for n in mine),
                     sum(n.storage for n in mine),
                 ),
-                "backend": services.settings.backend,
-            }
+                backend=services.settings.backend,
+            )
         )
     return shown

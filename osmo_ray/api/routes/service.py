@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from osmo_ray import __version__
 from osmo_ray.api.metrics import Metrics
+from osmo_ray.api.nouns import Version
+from osmo_ray.api.routes.common import Text
 from osmo_ray.api.services import Part, Services
 from osmo_ray.store.protocol import StoreError, WorkflowQuery
 
@@ -20,10 +22,19 @@ def _shown(part: Part) -> dict[str, object]:
     return {"healthy": part.healthy, "text": part.text, **part.facts}
 
 
-def version() -> dict[str, str]:
+def version() -> Version:
     """The four fields clients expect, all text."""
-    major, minor, revision = [*__version__.split("+")[0].split("."), "0", "0"][:3]
-    return {"major": major, "minor": minor, "revision": revision, "hash": ""}
+    return _parts(__version__.partition("+")[0])
+
+
+def _parts(text: str) -> Version:
+    major, minor, revision = [*text.split("."), "0", "0"][:3]
+    return Version(major=major, minor=minor, revision=revision, hash="")
+
+
+def allowed_tags(services: Services) -> list[str]:
+    """Tags that workflows may get; empty: any."""
+    return [tag.strip() for tag in services.settings.tags.split(",") if tag.strip()]
 
 
 def routes(services: Services, metrics: Metrics) -> APIRouter:
@@ -31,18 +42,24 @@ def routes(services: Services, metrics: Metrics) -> APIRouter:
 
     @router.get("/api/version")
     @router.get("/api/router/version")
-    async def read_version() -> dict[str, str]:
+    async def read_version() -> Version:
         return version()
 
-    @router.get("/client/version")
-    async def client_version() -> PlainTextResponse:
-        return PlainTextResponse(__version__)
+    @router.get("/client/version", response_model=Version, responses={200: {"content": {"text/plain": {}}}})
+    async def client_version(request: Request) -> Response:
+        """As text for scripts that ask for text."""
+        if "text/plain" in request.headers.get("accept", ""):
+            return PlainTextResponse(services.settings.latest_client)
+        return JSONResponse(_parts(services.settings.latest_client).model_dump())
 
     @router.get("/health")
     async def health() -> dict[str, str]:
         return {"status": "OK"}
 
-    @router.get("/ready")
+    @router.get(
+        "/ready",
+        responses={503: {"description": "Some part is not well.", "content": {"application/json": {"schema": {}}}}},
+    )
     async def ready() -> Response:
         parts = {"api": Part(True, f"answers, version {__version__}"), **await services.parts()}
         try:
@@ -53,7 +70,7 @@ def routes(services: Services, metrics: Metrics) -> APIRouter:
         shown = {"ready": well, "parts": {name: _shown(part) for name, part in parts.items()}}
         return JSONResponse(shown, 200 if well else 503)
 
-    @router.get("/metrics")
+    @router.get("/metrics", response_class=Text)
     async def read_metrics() -> Response:
         now = services.clock()
         reports = await asyncio.to_thread(services.store.nodes)
@@ -63,14 +80,9 @@ def routes(services: Services, metrics: Metrics) -> APIRouter:
         text = metrics.text(counts, nodes, await services.figures())
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @router.get("/api/auth/login")
-    async def login() -> dict[str, str | None]:
-        fields = ("device_endpoint", "device_client_id", "browser_endpoint", "browser_client_id")
-        return dict.fromkeys((*fields, "token_endpoint", "logout_endpoint"), None)
-
     @router.get("/api/tag")
     async def tags() -> dict[str, list[str]]:
-        return {"tags": []}
+        return {"tags": allowed_tags(services)}
 
     @router.get("/api/plugins/configs")
     async def plugins() -> dict[str, dict[str, object]]:

@@ -14,7 +14,7 @@ from osmo_ray.api import cancel
 from osmo_ray.api.errors import ApiError
 from osmo_ray.api.follow import MAX_LAST, Filter, Following
 from osmo_ray.api.loglines import AttemptLog, attempt_head
-from osmo_ray.api.routes.common import Base
+from osmo_ray.api.routes.common import Base, Text
 from osmo_ray.api.services import Services
 from osmo_ray.engine.model import Record, Workflow
 from osmo_ray.store.protocol import StoreError, TaskRow
@@ -32,7 +32,7 @@ def _stream(pieces: AsyncIterator[bytes]) -> Response:
 def routes(services: Services) -> APIRouter:
     router = APIRouter(tags=["workflow"])
 
-    @router.get("/api/workflow/{name}/logs")
+    @router.get("/api/workflow/{name}/logs", response_class=Text)
     async def logs(
         name: str,
         last_n_lines: int | None = None,
@@ -47,7 +47,7 @@ def routes(services: Services) -> APIRouter:
         following = Following(services, workflow.uuid, task=task_name or "", retry_id=retry_id)
         return _stream(_log(following, match, last_n_lines, follow))
 
-    @router.get("/api/workflow/{name}/error_logs")
+    @router.get("/api/workflow/{name}/error_logs", responses={200: {"content": {"text/plain": {}}}})
     async def error_logs(
         name: str,
         links: Base,
@@ -67,7 +67,7 @@ def routes(services: Services) -> APIRouter:
         match = Filter(query) if query else None
         return _stream(_error_log(services, row, last_n_lines or ERROR_LINES, match))
 
-    @router.get("/api/workflow/{name}/events")
+    @router.get("/api/workflow/{name}/events", response_class=Text)
     async def events(
         name: str, task_name: str | None = None, retry_id: int | None = None, follow: bool = True
     ) -> Response:

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from typing import Annotated
+from typing import Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 
 from osmo_ray.api import cancel
 from osmo_ray.api.errors import ApiError
-from osmo_ray.api.routes.common import Base, User
-from osmo_ray.api.routes.workflows import parse_moment
+from osmo_ray.api.routes.common import MAX_OFFSET, MAX_PAGE, Base, Many, User, parse_moment
 from osmo_ray.api.services import Services
-from osmo_ray.api.shapes import Summary, SummaryList, TaskList, TaskPlace, stamp
+from osmo_ray.api.shapes import (
+    Summary,
+    SummaryList,
+    TaskList,
+    TaskPlace,
+    WorkflowSummary,
+    WorkflowSummaryList,
+    stamp,
+)
 from osmo_ray.api.views import amounts, gibi, task_entry
-from osmo_ray.store.protocol import TaskQuery, TaskRow
+from osmo_ray.store.protocol import TaskQuery, TaskSum
 
-Many = Annotated[list[str] | None, Query()]
-MAX_PAGE = 1000
+HOLDING = ("SCHEDULING", "INITIALIZING", "RUNNING")
+"""What sums are over, when nobody asks for other states: attempts that hold what they asked for."""
 
 
 def routes(services: Services) -> APIRouter:
     router = APIRouter(tags=["task"])
     store = services.store
 
-    @router.get("/api/task", response_model=None)
+    @router.get("/api/task")
     def list_tasks(
         user: User,
         links: Base,
@@ -43,12 +49,12 @@ def routes(services: Services) -> APIRouter:
         summary: bool = False,
         aggregate_by_workflow: bool = False,
         priority: Many = None,
-    ) -> TaskList | SummaryList:
-        if limit < 1 or offset < 0:
+    ) -> TaskList | SummaryList | WorkflowSummaryList:
+        if limit < 1 or not 0 <= offset <= MAX_OFFSET:
             raise ApiError("limit must be at least 1 and offset not negative.")
         query = TaskQuery(
             workflow=workflow_id or "",
-            statuses=statuses or (),
+            statuses=statuses or (HOLDING if summary or aggregate_by_workflow else ()),
             users=users or ([] if all_users else [user.user]),
             pools=pools or ([] if all_pools else [store.profile(user.user).pool or services.settings.pool]),
             nodes=nodes or (),
@@ -58,9 +64,14 @@ def routes(services: Services) -> APIRouter:
             offset=offset,
             limit=min(limit, MAX_PAGE),
         )
-        rows = list(store.list_tasks(query))
         if summary or aggregate_by_workflow:
-            return SummaryList(summaries=_sum(rows, aggregate_by_workflow))
+            sums = store.sum_tasks(query, by_workflow=aggregate_by_workflow)
+            if aggregate_by_workflow:
+                return WorkflowSummaryList(
+                    summaries=[WorkflowSummary(workflow_id=s.workflow_id, **_amounts(s)) for s in sums]
+                )
+            return SummaryList(summaries=[Summary(**_amounts(s)) for s in sums])
+        rows = list(store.list_tasks(query))
         if order.upper() == "ASC":
             rows.reverse()
         now = services.clock()
@@ -89,20 +100,13 @@ def routes(services: Services) -> APIRouter:
     return router
 
 
-def _sum(rows: list[TaskRow], by_workflow: bool) -> list[Summary]:
-    grouped: dict[tuple[str, str, str, str], list[TaskRow]] = defaultdict(list)
-    for row in rows:
-        grouped[(row.user, row.pool, row.priority, row.workflow_id if by_workflow else "")].append(row)
-    return [
-        Summary(
-            user=user,
-            workflow_id=workflow or None,
-            pool=pool or None,
-            storage=sum(gibi(r.storage) for r in held),
-            cpu=sum(round(r.cpu) for r in held),
-            memory=sum(gibi(r.memory) for r in held),
-            gpu=sum(r.gpu for r in held),
-            priority=priority,
-        )
-        for (user, pool, priority, workflow), held in grouped.items()
-    ]
+def _amounts(one: TaskSum) -> dict[str, Any]:
+    return {
+        "user": one.user,
+        "pool": one.pool or None,
+        "storage": gibi(one.storage),
+        "cpu": round(one.cpu),
+        "memory": gibi(one.memory),
+        "gpu": one.gpu,
+        "priority": one.priority,
+    }

@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse, Response
 
 from osmo_ray.api import cancel
 from osmo_ray.api.errors import ApiError
-from osmo_ray.api.routes.common import Base, User
+from osmo_ray.api.routes.apps import used
+from osmo_ray.api.routes.common import Base, Many, User, Whole, Yaml, page, parse_moment
+from osmo_ray.api.routes.credentials import secret_values
+from osmo_ray.api.routes.service import allowed_tags
 from osmo_ray.api.services import Services
-from osmo_ray.api.shapes import Named, Submission, Submitted, WorkflowList, WorkflowView, moment
+from osmo_ray.api.shapes import Named, Submission, Submitted, WorkflowList, WorkflowView
 from osmo_ray.api.submission import Order, submit
 from osmo_ray.api.views import entry, workflow_view
 from osmo_ray.engine.model import Task
+from osmo_ray.runtime.masking import mask
 from osmo_ray.store.protocol import WorkflowQuery
-
-MAX_PAGE = 1000
-Many = Annotated[list[str] | None, Query()]
-
-
-def parse_moment(name: str, text: str | None) -> float | None:
-    """A time of a query. Raises `ApiError`."""
-    try:
-        return moment(text)
-    except ValueError:
-        raise ApiError(f"{name}: {text!r} is not a time; write for example 2026-01-31T12:00:00 (UTC).") from None
-
-
-def page(offset: int, limit: int, most: int = MAX_PAGE) -> None:
-    """Raises `ApiError` for a page that cannot be."""
-    if offset < 0 or limit < 1 or limit > most:
-        raise ApiError(f"limit must be 1 to {most} and offset not negative.")
 
 
 def routes(services: Services) -> APIRouter:
@@ -48,7 +34,7 @@ def routes(services: Services) -> APIRouter:
         body: Submission | None = None,
         workflow_id: str | None = None,
         app_uuid: str | None = None,
-        app_version: int | None = None,
+        app_version: Whole = None,
         dry_run: bool = False,
         validation_only: bool = False,
         priority: str = "NORMAL",
@@ -56,7 +42,15 @@ def routes(services: Services) -> APIRouter:
     ) -> Submitted:
         environment = tuple(env_vars or ())
         order = Order(
-            pool, user.user, body, workflow_id or "", dry_run, validation_only, priority or "NORMAL", environment
+            pool,
+            user.user,
+            body,
+            workflow_id or "",
+            dry_run,
+            validation_only,
+            priority or "NORMAL",
+            environment,
+            app=used(services, app_uuid, app_version),
         )
         return submit(services, order, links)
 
@@ -85,6 +79,9 @@ def routes(services: Services) -> APIRouter:
         priority: Many = None,
     ) -> WorkflowList:
         page(offset, limit)
+        app_name, _, version = (app or "").partition(":")
+        if version and not version.isdigit():
+            raise ApiError(f"app: {app!r} is not a name, or a name with a version such as train:3.")
         query = WorkflowQuery(
             users=users or ([] if all_users else [user.user]),
             name=name or "",
@@ -92,13 +89,15 @@ def routes(services: Services) -> APIRouter:
             pools=pools or ([] if all_pools else [store.profile(user.user).pool or services.settings.pool]),
             priorities=[p.upper() for p in priority or ()],
             tags=tags or (),
+            app=app_name,
+            app_version=int(version) if version else None,
             submitted_before=parse_moment("submitted_before", submitted_before),
             submitted_after=parse_moment("submitted_after", submitted_after),
             offset=offset,
             limit=limit,
             descending=order.upper() == "DESC",
         )
-        rows, more = ([], False) if app else store.list_workflows(query)
+        rows, more = store.list_workflows(query)
         now = services.clock()
         return WorkflowList(workflows=[entry(row, links, now) for row in rows], more_entries=more)
 
@@ -109,14 +108,16 @@ def routes(services: Services) -> APIRouter:
         if verbose:
             for row in store.attempts(workflow.uuid):
                 attempts[row.task.uuid].append(row.task)
-        view = workflow_view(workflow, store.texts(workflow.uuid).tags, attempts, links, services.clock())
+        view = workflow_view(workflow, store.texts(workflow.uuid), attempts, links, services.clock())
         return view.model_copy(update={"groups": []}) if skip_groups else view
 
-    @router.get("/api/workflow/{name}/spec")
+    @router.get("/api/workflow/{name}/spec", response_class=Yaml)
     def read_spec(name: str, use_template: bool = False) -> Response:
-        texts = store.texts(cancel.find(services, name).uuid)
+        workflow = cancel.find(services, name)
+        texts = store.texts(workflow.uuid)
         text = texts.template if use_template and texts.template else texts.rendered
-        return PlainTextResponse(text, media_type="application/yaml")
+        hidden = secret_values(services, workflow.user)
+        return PlainTextResponse(mask(text, hidden), media_type="application/yaml")
 
     @router.post("/api/workflow/{name}/cancel")
     def cancel_workflow(name: str, user: User, message: str | None = None, force: bool = False) -> Named:
@@ -124,7 +125,10 @@ def routes(services: Services) -> APIRouter:
 
     @router.post("/api/workflow/{name}/tag")
     def tag_workflow(name: str, add: Many = None, remove: Many = None) -> None:
+        allowed = allowed_tags(services)
         for tag in add or ():
+            if allowed and tag not in allowed:
+                raise ApiError(f"{tag[:80]!r} is not a tag of this platform; tags: {', '.join(allowed)}.")
             if not tag or len(tag) > 64:
                 raise ApiError(f"{tag[:80]!r} is not a tag: 1 to 64 characters.")
         store.tag(cancel.find(services, name).uuid, add or (), remove or ())
