@@ -5,14 +5,15 @@ A replica of Ray Serve hosts it in production (`app.py`), plain uvicorn in tests
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
-from fastapi import FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.middleware import Middleware
 
 from osmo_ray import __version__
 from osmo_ray.api import errors
+from osmo_ray.api.access import Access, check
 from osmo_ray.api.gateway import gateway
 from osmo_ray.api.metrics import Metrics
 from osmo_ray.api.middleware import Gate
@@ -29,6 +30,7 @@ from osmo_ray.api.routes import (
     service,
     streams,
     tasks,
+    users,
     workflows,
 )
 from osmo_ray.api.services import Services
@@ -60,9 +62,17 @@ def build(services: Services, beside: Beside = lambda app: nullcontext()) -> Fas
         middleware=[Middleware(Gate, services=services, metrics=metrics)],
     )
     errors.install(app)
-    app.include_router(service.routes(services, metrics))
-    if services.gateway_key:
-        app.include_router(gateway(services.objects, services.gateway_key))
-    for part in (auth, workflows, streams, tasks, pools, profile, credentials, apps, outputs, code, extra, page):
-        app.include_router(part.routes(services))
+    guard = Depends(Access(services))
+    for router in _routers(services, metrics):
+        check(router.routes)
+        app.include_router(router, dependencies=[guard])
     return app
+
+
+def _routers(services: Services, metrics: Metrics) -> Iterator[APIRouter]:
+    """All there are: whatever is not among them is not part of the application."""
+    yield service.routes(services, metrics)
+    if services.gateway_key:
+        yield gateway(services.objects, services.gateway_key)
+    for part in (auth, users, workflows, streams, tasks, pools, profile, credentials, apps, outputs, code, extra, page):
+        yield part.routes(services)

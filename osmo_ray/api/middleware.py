@@ -13,22 +13,25 @@ import getpass
 import hashlib
 import ipaddress
 import json
+import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastapi import HTTPException
 
+from osmo_ray.api.access import OPEN
+from osmo_ray.api.caller import Caller
 from osmo_ray.api.errors import body
 from osmo_ray.api.metrics import Metrics
 from osmo_ray.api.peers import is_task
 from osmo_ray.api.services import Services
 from osmo_ray.objects.gateway import ROUTE
 from osmo_ray.providers.passes import BadPass
-from osmo_ray.store.protocol import StoreError, Token
+from osmo_ray.store.protocol import AuditLine, StoreError, Token
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -40,12 +43,6 @@ CODE = "/api/x/code/"
 """Archives of code are streamed, and have a limit of their own."""
 MAX_BODY = 24 << 20
 """Bytes of one request: a file of the largest size, twice (as written and as rendered)."""
-OPEN = frozenset(
-    {
-        *("/api/version", "/api/router/version", "/client/version", "/health", "/ready", "/favicon.ico"),
-        *("/api/auth/login", "/api/auth/keys", "/api/auth/jwt/access_token"),
-    }
-)
 _WARN_BEFORE = 7 * 86400.0
 """Seconds before an access token's end from which its holder is told so."""
 _LOOK_EVERY = 5.0
@@ -53,16 +50,6 @@ _LOOK_EVERY = 5.0
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)(?:\.[A-Za-z0-9]+)?")
 _USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,127}")
 _HOST = re.compile(r"(\[[0-9a-fA-F:]+\]|[^:\[\]]+)(?::\d+)?")
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks. `how` is `token`, `development`, or empty on paths that are open to all."""
-
-    user: str = ""
-    roles: tuple[str, ...] = ()
-    how: str = ""
-    token: Token | None = None
 
 
 class Refused(Exception):
@@ -91,6 +78,7 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                await self._note(scope, status)
                 message["headers"] = [*message.get("headers", ()), *warning]
             await send(message)
 
@@ -112,6 +100,19 @@ class Gate:
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self._metrics.request(scope["method"], route, status, time.perf_counter() - begin)
+
+    async def _note(self, scope: Scope, status: int) -> None:
+        """Changes and refusals go into the log of who did what, before the answer is given."""
+        caller, action = scope.get("caller"), scope.get("action")
+        if caller is None or action is None or not (status == 403 or scope["method"] not in ("GET", "HEAD")):
+            return
+        clock = self._services.clock()
+        path = scope["path"][:500]
+        line = AuditLine(clock, caller.user, caller.how, action, scope["method"], path, status)
+        try:
+            await asyncio.to_thread(self._services.store.note, line)
+        except StoreError as error:
+            log.warning("not in the audit log: %s (%s)", line, error)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":

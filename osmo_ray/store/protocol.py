@@ -12,6 +12,7 @@ from typing import Protocol
 
 from osmo_ray.engine.model import Command, Decision, Record, Task, Workflow
 from osmo_ray.spec.attempt import NodeReport, UsageSample
+from osmo_ray.spec.roles import Role
 
 
 class StoreError(Exception):
@@ -251,6 +252,57 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
+class User:
+    """Somebody whom administrators know. Times are seconds since the epoch."""
+
+    id: str
+    created: float
+    created_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class UserQuery:
+    """`roles`: who has any of them."""
+
+    prefix: str = ""
+    roles: Sequence[str] = ()
+    offset: int = 0
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """A role that a user has."""
+
+    user: str
+    role: str
+    by: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class AuditLine:
+    """A change, or one that was refused: who, by what right (`token`, `development`), what, and the status of the
+    answer."""
+
+    at: float
+    user: str
+    how: str
+    action: str
+    method: str
+    path: str
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuditQuery:
+    user: str = ""
+    since: float = 0.0
+    offset: int = 0
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
 class Texts:
     """The texts kept of a submission: rendered YAML and what the user wrote."""
 
@@ -390,6 +442,44 @@ class Store(Protocol):
     def tokens(self, user: str) -> Sequence[Token]: ...
 
     def delete_token(self, user: str, name: str) -> bool: ...
+
+    # -- users, roles, who changed what
+
+    def add_user(self, user: User, given: Sequence[Assigned] = ()) -> bool:
+        """With these roles; False when there is one of that id already."""
+        ...
+
+    def user(self, id: str) -> User | None: ...
+
+    def users(self, query: UserQuery) -> tuple[Sequence[User], int]:
+        """A page, newest first, and how many there are in all."""
+        ...
+
+    def delete_user(self, id: str) -> bool: ...
+
+    def roles_of(self, user: str) -> Sequence[Assigned]: ...
+
+    def holders(self, role: str) -> Sequence[Assigned]: ...
+
+    def assign(self, given: Assigned) -> bool:
+        """False when there is no such user."""
+        ...
+
+    def unassign(self, user: str, role: str) -> bool: ...
+
+    def roles(self) -> Sequence[Role]:
+        """Those that administrators wrote."""
+        ...
+
+    def save_role(self, role: Role) -> None: ...
+
+    def delete_role(self, name: str) -> bool: ...
+
+    def note(self, line: AuditLine) -> None: ...
+
+    def audit(self, query: AuditQuery) -> Sequence[AuditLine]:
+        """Newest first."""
+        ...
 
     # -- apps
     def create_app(self, app: App, spec: str) -> None:

@@ -22,7 +22,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0002"
+REVISION = "0003"
 """The newest migration; the code works with this one only."""
 
 metadata = MetaData(
@@ -325,3 +325,41 @@ notices = Table(
     text("error"),
 )
 """Word of a workflow's end that went out by a channel, or that never can (`error`): once per workflow and channel."""
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", Text, primary_key=True),
+    double("created"),
+    text("created_by"),
+    Index(None, "created", "id"),
+)
+
+user_roles = Table(
+    "user_roles",
+    metadata,
+    Column("user_id", Text, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, nullable=False),
+    Column("role", Text, primary_key=True),
+    text("assigned_by"),
+    double("assigned"),
+    Index(None, "role", "user_id"),
+)
+
+roles = Table("roles", metadata, Column("name", Text, primary_key=True), text("body"))
+"""Roles that administrators wrote, as JSON; those of every platform are in the code."""
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    double("at"),
+    text("user_name"),
+    text("how"),
+    text("action"),
+    text("method"),
+    text("path"),
+    whole("status"),
+    Index(None, "user_name", "seq"),
+    Index(None, "at"),
+)
+"""Who changed what, or was refused."""

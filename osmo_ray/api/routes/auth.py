@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -45,7 +46,7 @@ def routes(services: Services) -> APIRouter:
 
     @router.get("/api/auth/access_token")
     def list_tokens(user: User) -> list[TokenEntry]:
-        return [_entry(t) for t in store.tokens(user.user)]
+        return listed(services, user.user)
 
     @router.post("/api/auth/access_token/{token_name}")
     def create_token(
@@ -55,19 +56,7 @@ def routes(services: Services) -> APIRouter:
         description: str = "",
         roles: Annotated[list[str] | None, Query()] = None,
     ) -> str:
-        if not _NAME.fullmatch(token_name) or len(token_name) > 128:
-            raise ApiError(f"{token_name[:80]!r} is not a token's name: letters, digits, - and _, a letter first.")
-        until = _until(expires_at, services.clock())
-        missing = [r for r in roles or () if r not in user.roles]
-        if missing:
-            raise ApiError(f"You do not have the role {missing[0][:80]!r}, so a token cannot have it.")
-        if any(t.name == token_name for t in store.tokens(user.user)):
-            raise ApiError(f"There is a token {token_name} already; delete it first.")
-        secret = secrets.token_urlsafe(32)
-        digest = hashlib.sha256(secret.encode()).hexdigest()
-        given = tuple(roles or user.roles)
-        store.save_token(Token(token_name, user.user, digest, until, given, description[:1000]))
-        return secret
+        return create(services, user.user, user.roles, token_name, expires_at, description, roles)
 
     @router.delete("/api/auth/access_token/{token_name}")
     def delete_token(token_name: str, user: User) -> None:
@@ -83,6 +72,37 @@ def routes(services: Services) -> APIRouter:
         return TokenRoles(user_name=user.user, token_name=found.name, roles=listed)
 
     return router
+
+
+def listed(services: Services, user: str) -> list[TokenEntry]:
+    return [_entry(t) for t in services.store.tokens(user)]
+
+
+def create(
+    services: Services,
+    user: str,
+    has: Sequence[str],
+    name: str,
+    expires_at: str,
+    description: str,
+    roles: Sequence[str] | None,
+) -> str:
+    """A token for a user who has these roles; shown once. Raises `ApiError`."""
+    if not _NAME.fullmatch(name) or len(name) > 128:
+        raise ApiError(f"{name[:80]!r} is not a token's name: letters, digits, - and _, a letter first.")
+    until = _until(expires_at, services.clock())
+    missing = [r for r in roles or () if r not in has]
+    if missing:
+        raise ApiError(f"{user} does not have the role {missing[0][:80]!r}, so a token cannot have it.")
+    given = tuple(roles or has)
+    if not given:
+        raise ApiError(f"{user} has no role, and a token needs one; give one first: osmo user update {user}.")
+    if any(t.name == name for t in services.store.tokens(user)):
+        raise ApiError(f"There is a token {name} already; delete it first.")
+    secret = secrets.token_urlsafe(32)
+    digest = hashlib.sha256(secret.encode()).hexdigest()
+    services.store.save_token(Token(name, user, digest, until, given, description[:1000]))
+    return secret
 
 
 def _passes(services: Services) -> Passes:

@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import Depends, Query, Request
 from fastapi.responses import Response
 
+from osmo_ray.api.caller import Caller
 from osmo_ray.api.errors import ApiError
-from osmo_ray.api.middleware import Caller
 from osmo_ray.api.shapes import moment
 from osmo_ray.api.views import Links
 
