@@ -73,6 +73,18 @@ VERBS: Mapping[str, Entry] = {
             "roles": ("list what one may be", f"{_CLI}.token:ROLES"),
         },
     ),
+    "user": (
+        "who may use the platform, and as what",
+        {
+            "list": ("list users", f"{_CLI}.user:LIST"),
+            "create": ("add one", f"{_CLI}.user:CREATE"),
+            "get": ("show one with its roles", f"{_CLI}.user:GET"),
+            "update": ("give and take roles", f"{_CLI}.user:UPDATE"),
+            "delete": ("remove one, with all access tokens", f"{_CLI}.user:DELETE"),
+            "roles": ("list the roles there are", f"{_CLI}.user:ROLES"),
+        },
+    ),
+    "audit": ("who changed what", f"{_CLI}.user:AUDIT"),
     "profile": (
         "your own settings",
         {

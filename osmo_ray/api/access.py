@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import HTTPException, WebSocketException
+from fastapi import WebSocketException
 from starlette.requests import HTTPConnection
 
 from osmo_ray.api.caller import Caller
+from osmo_ray.api.errors import ApiError
 from osmo_ray.api.services import Services
 from osmo_ray.spec.roles import BUILT_IN, EVERYBODY, Role, judge
 
@@ -222,4 +223,4 @@ def _action(connection: HTTPConnection) -> str:
 def _refuse(connection: HTTPConnection, sentence: str) -> None:
     if connection.scope["type"] == "websocket":
         raise WebSocketException(1008, sentence[:120])
-    raise HTTPException(403, sentence)
+    raise ApiError(sentence, status=403)

@@ -74,7 +74,11 @@ class UsersGiven(Shape):
 
 
 class Configs(Shape):
-    """What the configuration calls take; description and tags go into the audit log of whoever keeps one."""
+    """What the configuration calls take; description and tags are taken and not kept."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"configs": {"policies": [{"effect": "Allow", "actions": ["workflow:Read"]}]}}]}
+    )
 
     configs: dict[str, Any] | list[Any]
     description: str | None = None
