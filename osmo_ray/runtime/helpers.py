@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -64,19 +64,19 @@ class Helpers:
 
     # --- the zygote ------------------------------------------------------------------------------------------------
 
-    def ask(self, act: str, **more: Any) -> int:
-        """Have the zygote fork; returns the pid. A dead zygote is replaced first."""
+    def ask(self, act: str, *, fds: Sequence[int] = (), **more: Any) -> int:
+        """Have the zygote fork; returns the pid. A dead zygote is replaced first. The child gets copies of `fds`."""
         request = json.dumps({"act": act, **more}).encode()
         for _ in range(3):
             try:
-                return self._ask(request)
+                return self._ask(request, fds)
             except (ConnectionError, FileNotFoundError, TimeoutError):
                 self._start_zygote()
-        return self._ask(request)
+        return self._ask(request, fds)
 
-    def _ask(self, request: bytes) -> int:
+    def _ask(self, request: bytes, fds: Sequence[int]) -> int:
         with self._connect() as connection:
-            connection.send(request)
+            socket.send_fds(connection, [request], list(fds))
             answer = connection.recv(4096)
         if not answer:
             raise ConnectionResetError("the zygote closed the connection")
