@@ -22,7 +22,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest migration; the code works with this one only."""
 
 metadata = MetaData(
@@ -262,3 +262,18 @@ tokens = Table(
     text("description"),
     UniqueConstraint("sha256"),
 )
+
+session_keys = Table(
+    "session_keys",
+    metadata,
+    Column("key", Text, primary_key=True),
+    text("user_name"),
+    of_workflow(),
+    text("task_uuid"),
+    whole("retry_id"),
+    text("node"),
+    text("what"),
+    double("expires"),
+    Index(None, "expires"),
+)
+"""Short-lived: each is removed when it is used, or when another is made after its time."""

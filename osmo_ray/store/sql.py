@@ -1,6 +1,6 @@
 """The store of every platform: SQLite on a laptop, PostgreSQL in production, the same verbs.
 
-`SqlStore` only puts the parts together; see `writing`, `leading`, `reading` and `around`.
+`SqlStore` only puts the parts together; see `writing`, `leading`, `reading`, `around` and `sessions`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from osmo_ray.store.around import Around
 from osmo_ray.store.database import Database
 from osmo_ray.store.protocol import StoreError
 from osmo_ray.store.reading import Reading
+from osmo_ray.store.sessions import Sessions
 from osmo_ray.store.writing import Writing
 
 
-class SqlStore(Writing, Reading, Around):
+class SqlStore(Writing, Reading, Around, Sessions):
     """State of one platform. May be used by many threads at once, and by many processes on one URL.
 
     `url` is `sqlite:////path/osmo.db` or `postgresql://user@host/database`. `disk_reserve` is the free space, in

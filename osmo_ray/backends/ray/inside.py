@@ -21,6 +21,7 @@ from osmo_ray.spec.attempt import AttemptKey
 from osmo_ray.spec.reason import Reason
 
 T = TypeVar("T")
+F = TypeVar("F", bound="_Framed")
 _PIECE = 64 << 10
 _START = 30.0
 """Seconds that a session may take to begin: a container's engine is slow."""
@@ -63,7 +64,7 @@ async def _pipe(agent: Any, ask: Ask) -> Pipe:
     return local or await RelayedPipe.connect(agent, ask)
 
 
-async def _begin(made: Any) -> Any:
+async def _begin(made: F) -> F:
     try:
         async with asyncio.timeout(_START):
             await made.started()
