@@ -123,10 +123,13 @@ def _call(program: str, told: str, target: str, words: list[str]) -> int:
         prog=program, description=f"{told[0].upper()}{told[1:]}.", allow_abbrev=not takes_rest
     )
     verb.add_arguments(parser)
+    tail: list[str] = []
+    if getattr(verb, "tail", False) and "--" in words:
+        words, tail = words[: words.index("--")], words[words.index("--") + 1 :]
     args, rest = parser.parse_known_args(words)
     if rest and not takes_rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    args.rest = rest
+    args.rest, args.tail = rest, tail
     try:
         return verb.run(args)
     except KeyboardInterrupt:

@@ -26,7 +26,7 @@ BROKEN = 10
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("workflow_id", help="the workflow, or WORKFLOW/TASK")
     parser.add_argument("task", nargs="?", default="", help="the task (default: the lead task that runs)")
-    parser.add_argument("command", nargs="*", help="after --: a command with its arguments")
+    parser.epilog = "What follows -- is the command with its arguments: osmo workflow exec ID TASK -- ls -l"
     parser.add_argument("--entry", default="", help="the command as one text (default: a shell)")
     parser.add_argument("--group", default="", help="run it in every task of this group")
     parser.add_argument("--keep-alive", action="store_true", help="come back when the connection breaks")
@@ -35,11 +35,11 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _shell_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("workflow_id", metavar="WORKFLOW/TASK")
-    parser.set_defaults(task="", command=[], entry="", group="", keep_alive=False, no_tty=False)
+    parser.set_defaults(task="", entry="", group="", keep_alive=False, no_tty=False)
 
 
 def _exec(args: argparse.Namespace) -> int:
-    entry = args.entry or shlex.join(args.command) or SHELL
+    entry = args.entry or shlex.join(args.tail) or SHELL
     tty = os.isatty(0) and os.isatty(1) and not args.no_tty
     with connect(args) as client:
         if args.group:
@@ -126,6 +126,6 @@ def _release(args: argparse.Namespace) -> int:
     return 0
 
 
-EXEC = Command(_arguments, _exec, json=False)
+EXEC = Command(_arguments, _exec, json=False, tail=True)
 SHELL_VERB = Command(_shell_arguments, _exec, json=False)
 RELEASE = Command(_release_arguments, _release, json=False)

@@ -57,7 +57,7 @@ def _copy(args: argparse.Namespace, *, up: bool) -> int:
         url = client.login.url
     far = f"rsync://task/osmo/{below(remote)}"
     line = ["rsync", "--archive", *_options(args), "--", *((local, far) if up else (far, local))]
-    program = shlex.join([sys.executable, "-m", "osmo_ray.cli.inside.pipe", workflow, task])
+    program = shlex.join([sys.executable, "-P", "-m", "osmo_ray.cli.inside.pipe", workflow, task])
     done = subprocess.run(line, env={**os.environ, "RSYNC_CONNECT_PROG": program, "OSMO_URL": url}, check=False)
     if done.returncode:
         print(f"osmo: rsync ended with {done.returncode}", file=sys.stderr)

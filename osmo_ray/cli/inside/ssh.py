@@ -15,6 +15,7 @@ import shlex
 import socket
 import sys
 import threading
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from osmo_ray.cli.command import Command, connect
@@ -85,11 +86,19 @@ class Proxy:
                     raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, why)
                 return proxy._port(dest_port)
 
+            def session_requested(self) -> Any:
+                return _process(proxy._session)
+
         near.setblocking(False)
         connection = await asyncssh.run_server(
-            near, server_factory=Server, server_host_keys=[host_key()], process_factory=self._session,
-            encoding=None, line_editor=False, allow_scp=False, keepalive_interval=30,
-        )  # fmt: skip
+            near,
+            server_factory=Server,
+            server_host_keys=[host_key()],
+            encoding=None,
+            line_editor=False,
+            allow_scp=False,
+            keepalive_interval=30,
+        )
         await connection.wait_closed()
 
     def _port(self, port: int) -> Any:
@@ -140,6 +149,27 @@ class Proxy:
         if (error := channel.refusal()) is not None:
             process.stderr.write(f"osmo: {error}\r\n".encode())
         process.exit(255 if channel.code is None else channel.code & 0xFF)
+
+
+def _process(act: Callable[[asyncssh.SSHServerProcess[bytes]], Awaitable[None]]) -> Any:
+    """A session that `act` attends to, also when it is for files: the library would serve those of this host."""
+    import asyncssh
+
+    class Process(asyncssh.SSHServerProcess[bytes]):
+        def subsystem_requested(self, subsystem: str) -> bool:
+            return True
+
+        def session_started(self) -> None:
+            streams = (
+                asyncssh.SSHReader[bytes](self, self._chan),
+                asyncssh.SSHWriter[bytes](self, self._chan),
+                asyncssh.SSHWriter[bytes](self, self._chan, asyncssh.EXTENDED_DATA_STDERR),
+            )
+            serving = self._start_process(*streams)
+            assert self._conn is not None and serving is not None
+            self._conn.create_task(serving)
+
+    return Process(act, None, 3, False)
 
 
 def _command(command: str | bytes | None, subsystem: str | bytes | None) -> str:

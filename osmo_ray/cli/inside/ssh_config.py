@@ -42,7 +42,7 @@ def write(url: str = "") -> Path:
     path, known = folder() / "ssh_config", folder() / "ssh_known_hosts"
     public = host_key().with_suffix(".pub").read_text().strip()
     known.write_text(f"osmo.* {public}\n")
-    program = [sys.executable, "-c", "from osmo_ray.program import main; raise SystemExit(main())"]
+    program = [sys.executable, "-P", "-c", "from osmo_ray.program import main; raise SystemExit(main())"]
     proxy = shlex.join([*program, "ssh-proxy", *(("--url", url) if url else ())]).replace("%", "%%")
     path.write_text(
         "Host osmo.*\n"

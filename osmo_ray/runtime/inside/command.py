@@ -108,6 +108,7 @@ def _become(
         for one in range(1, _REAL_TIME):
             if one not in (signal.SIGKILL, signal.SIGSTOP):
                 signal.signal(one, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # a worker of Ray has some blocked
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.umask(0o022)
         if inside:
