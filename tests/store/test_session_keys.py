@@ -50,5 +50,5 @@ def test_of_many_who_try_one_gets_it(store: SqlStore, key: SessionKey) -> None:
 
 
 def test_it_goes_with_its_workflow(store: SqlStore, key: SessionKey) -> None:
-    with pytest.raises(Exception, match="(?i)foreign|constraint|violates"):
+    with pytest.raises(Exception, match=r"(?i)foreign|constraint|violates"):
         store.save_session_key(replace(key, workflow_uuid="0" * 32), 100.0)
