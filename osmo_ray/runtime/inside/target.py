@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ _KINDS = {
     "ipc": sys.CLONE_NEWIPC,
 }
 _INIT = "osmo-init"
+_PATIENCE, _LOOK = 5.0, 0.005
 
 
 class NotThere(LookupError):
@@ -48,10 +50,7 @@ class Target:
         job, supervisor = folder.job(), folder.claimed()
         if job is None or supervisor is None or not supervisor.alive():
             raise NotThere("the task does not run on this node (any more)")
-        inits = [one for one in process.children(supervisor.pid) if _name(one) == _INIT]
-        init = Identity.of(inits[-1]) if inits else None
-        if init is None:
-            raise NotThere("the task's command is not running at this moment")
+        init = _begun(supervisor)
         return Target(folder, job, folder.mode(job), Host.load(root), init, supervisor)
 
     @property
@@ -100,6 +99,20 @@ class Target:
             if one != self.init.pid and _link(one, "net") != own:
                 return one
         return container.first_process(self.job.engine, str(self.job.plan.key))
+
+
+def _begun(supervisor: Identity) -> Identity:
+    """The first process of the command. It has moved into the sandbox's file system before it starts the command: a
+    session that came earlier would find itself among the host's files."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        inits = [one for one in process.children(supervisor.pid) if _name(one) == _INIT]
+        init = Identity.of(inits[-1]) if inits else None
+        if init is not None and process.children(init.pid):
+            return init
+        if time.monotonic() > deadline or not supervisor.alive():
+            raise NotThere("the task's command is not running at this moment")
+        time.sleep(_LOOK)
 
 
 def _open(pid: int, names: tuple[str, ...]) -> dict[str, int]:
