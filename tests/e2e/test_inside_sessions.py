@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pexpect
 import pytest
 from websockets.asyncio.client import connect
 
@@ -115,7 +116,6 @@ def test_it_is_in_the_tasks_sandbox(platform: Platform, task: str):
 
 
 def test_a_terminal_has_a_size_that_changes_signals_and_an_end(platform: Platform, task: str):
-    pexpect = pytest.importorskip("pexpect", reason="a development dependency")
     shell = pexpect.spawn(
         OSMO[0], [*OSMO[1:], "shell", f"{task}/main"], env=platform.environ, cwd=str(ROOT), dimensions=(30, 100),
         timeout=30, encoding="utf-8",
@@ -346,12 +346,11 @@ def image() -> Iterator[str]:
 
 @pytest.mark.container
 def test_inside_a_container(platform: Platform, image: str):
-    pexpect = pytest.importorskip("pexpect", reason="a development dependency")
     id = platform.submit(CONTAINED.format(image=image))
     platform.running(id, "main")
     script = "cat /etc/only-in-the-image && echo $OSMO_TASK; echo bad >&2; exit 7"
-    done = until(lambda: (d := inside(platform, id, "sh", "-c", script, check=False)).returncode == 7 and d, 30)
-    assert (done.stdout, done.stderr) == ("main\n", "bad\n")
+    done = inside(platform, id, "sh", "-c", script, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (7, "main\n", "bad\n")
     shell = pexpect.spawn(
         OSMO[0], [*OSMO[1:], "shell", f"{id}/main"], env=platform.environ, cwd=str(ROOT), dimensions=(30, 100),
         timeout=30, encoding="utf-8",

@@ -38,6 +38,7 @@ def serve(target: Target, ask: Ask, end: socket.socket, mark: Mapping[str, str])
     entrances = target.entrances()
     task = os.pidfd_open(target.init.pid)
     if target.mode == "container":
+        target.await_container()
         argv = container.exec_argv(target.job, argv, {"TERM": ask.term, **mark}, tty=ask.tty)
         environment = dict(os.environ)
     elif target.mode == "namespaces":

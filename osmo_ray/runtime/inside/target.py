@@ -26,6 +26,7 @@ _KINDS = {
 }
 _INIT = "osmo-init"
 _PATIENCE, _LOOK = 5.0, 0.005
+_YOUNG = 60.0
 
 
 class NotThere(LookupError):
@@ -78,6 +79,19 @@ class Target:
             return self.host.cgroup.child(self.folder.path.name).entrances()
         except OSError:
             return ()
+
+    def await_container(self) -> None:
+        """The engine takes a while to start a young task's container. Raises `NotThere`."""
+        deadline = time.time() + _PATIENCE
+        young = (self.folder.path / "claim").stat().st_mtime > time.time() - _YOUNG
+        while young:
+            try:
+                container.first_process(self.job.engine, str(self.job.plan.key))
+                return
+            except ProcessLookupError as error:
+                if time.time() > deadline:
+                    raise NotThere(f"the task's container is not running at this moment: {error}") from error
+            time.sleep(_LOOK)
 
     def enter(self, *names: str) -> None:
         """Take this process into namespaces of the sandbox; children go into its pid namespace. A process of one
