@@ -33,13 +33,19 @@ async def ask(client: Client, path: str, **params: Any) -> Any:
 
 async def open_socket(client: Client, kind: str, name: str, reply: dict[str, Any], query: str = "") -> ClientConnection:
     """The websocket of a key. It goes to where the client's own requests go, which may be another name of the same
-    place than the platform knows. Raises `ClientError`."""
+    place than the platform knows. In our own wire the window bounds what waits here, so that pings are heard even
+    while nobody reads. Raises `ClientError`."""
     base = client.login.url.replace("http", "ws", 1)
     address = f"{base}/api/router/{kind}/{name}/client/{reply['key']}{query}"
     headers = {**client.login.headers(), **({"Cookie": reply["cookie"]} if reply.get("cookie") else {})}
     try:
         return await connect(
-            address, additional_headers=headers, compression=None, open_timeout=_OPEN, proxy=None, max_queue=16
+            address,
+            additional_headers=headers,
+            compression=None,
+            open_timeout=_OPEN,
+            proxy=None,
+            max_queue=None if query else 64,
         )
     except InvalidStatus as error:
         raise ClientError(f"The platform refused the session ({error})", status=error.response.status_code) from error

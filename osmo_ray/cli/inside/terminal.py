@@ -51,7 +51,8 @@ async def attend(channel: Channel, *, terminal: bool) -> None:
     try:
         while (said := await channel.receive()) is not None:
             data, errors = said
-            _write(2 if errors else 1, data)
+            # In a thread: a reader that rests for a while must not keep this connection from being looked after.
+            await asyncio.to_thread(_write, 2 if errors else 1, data)
     finally:
         for number in heard:
             loop.remove_signal_handler(number)
