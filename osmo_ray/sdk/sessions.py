@@ -15,6 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from osmo_ray.sdk.errors import ClientError, Unreachable
+from osmo_ray.sdk.http import Http
 from osmo_ray.spec import wire
 from osmo_ray.spec.wire import Say
 
@@ -27,8 +28,12 @@ NO_SESSION = 4404
 
 
 async def ask(client: Client, path: str, **params: Any) -> Any:
-    """A call that hands out keys, in a thread of its own."""
-    return await asyncio.to_thread(client.http.json, "POST", path, params)
+    """A call that hands out keys, in a thread and over a connection of its own."""
+    http = Http(client.login, client.http.timeout)
+    try:
+        return await asyncio.to_thread(http.json, "POST", path, params)
+    finally:
+        http.close()
 
 
 async def open_socket(client: Client, kind: str, name: str, reply: dict[str, Any], query: str = "") -> ClientConnection:

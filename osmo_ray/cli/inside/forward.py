@@ -84,9 +84,7 @@ def _forward(args: argparse.Namespace) -> int:
 async def serve(client: Client, workflow: str, task: str, wanted: list[Pair], host: str, *, udp: bool) -> None:
     """Listen until interrupted, or until the task has ended. Raises `ClientError`."""
     one = _datagrams if udp else _connections
-    async with asyncio.TaskGroup() as group:
-        for pair in wanted:
-            group.create_task(one(client, workflow, task, pair, host))
+    await asyncio.gather(*(one(client, workflow, task, pair, host) for pair in wanted))
 
 
 async def _connections(client: Client, workflow: str, task: str, pair: Pair, host: str) -> None:
