@@ -9,11 +9,16 @@ import sys
 from collections.abc import Mapping, Sequence
 
 # verb -> (what it does, where it is); a dictionary in the second place holds verbs of its own.
-Entry = tuple[str, "str | Mapping[str, tuple[str, str]]"]
+Entry = tuple[str, "str | Mapping[str, Entry]"]
 _CLI = "osmo_ray.cli"
+_INSIDE = f"{_CLI}.inside"
 _PLATFORM = "osmo_ray.platform"
 
-WORKFLOW: Mapping[str, tuple[str, str]] = {
+RSYNC: Mapping[str, Entry] = {
+    "upload": ("copy to the task's workspace", f"{_INSIDE}.rsync:UPLOAD"),
+    "download": ("copy from the task's workspace", f"{_INSIDE}.rsync:DOWNLOAD"),
+}
+WORKFLOW: Mapping[str, Entry] = {
     "submit": ("hand in a workflow file (or the id of a workflow, to run it once more)", f"{_CLI}.submit:SUBMIT"),
     "validate": ("check a workflow file and run nothing", f"{_CLI}.submit:VALIDATE"),
     "restart": ("run what failed of a workflow again", f"{_CLI}.submit:RESTART"),
@@ -29,6 +34,10 @@ WORKFLOW: Mapping[str, tuple[str, str]] = {
     "download": ("fetch the files that tasks wrote", f"{_CLI}.outputs:DOWNLOAD"),
     "explain": ("say why tasks wait or failed", f"{_CLI}.explain:EXPLAIN"),
     "tag": ("add and remove tags", f"{_CLI}.workflow:TAG"),
+    "exec": ("run a command inside a running task", f"{_INSIDE}.exec:EXEC"),
+    "port-forward": ("let ports of this host lead into a running task", f"{_INSIDE}.forward:FORWARD"),
+    "rsync": ("copy files into and out of a running task", RSYNC),
+    "release": ("let a failed task that is held for a look go on", f"{_INSIDE}.exec:RELEASE"),
 }
 APP: Mapping[str, tuple[str, str]] = {
     "submit": ("submit an app", f"{_CLI}.app:SUBMIT"),
@@ -46,6 +55,11 @@ VERBS: Mapping[str, Entry] = {
     "spec": ("print what a Python file means as YAML, or the JSON Schema of the language", f"{_CLI}.pyfiles:SPEC"),
     "explain": ("say why the tasks of a workflow wait or failed", f"{_CLI}.explain:EXPLAIN"),
     "workflow": ("work with workflows", WORKFLOW),
+    "shell": ("a shell inside a running task", f"{_INSIDE}.exec:SHELL_VERB"),
+    "code": ("open a running task in VS Code", f"{_INSIDE}.editors:CODE"),
+    "jupyter": ("start Jupyter inside a running task", f"{_INSIDE}.editors:JUPYTER"),
+    "ssh-config": ("let ssh, scp and VS Code reach running tasks by name", f"{_INSIDE}.ssh_config:CONFIG"),
+    "ssh-proxy": ("what ssh runs to reach a task", f"{_INSIDE}.ssh:PROXY"),
     "task": ("look at tasks", {"list": ("list tasks of all workflows", f"{_CLI}.others:TASK_LIST")}),
     "pool": ("look at pools", {"list": ("list pools and what they have free", f"{_CLI}.others:POOL_LIST")}),
     "resource": (
@@ -116,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _dispatch("osmo", VERBS, words)
 
 
-def overview(program: str, verbs: Mapping[str, Entry] | Mapping[str, tuple[str, str]]) -> str:
+def overview(program: str, verbs: Mapping[str, Entry]) -> str:
     """The page that names all verbs."""
     width = max(len(name) for name in verbs)
     lines = [f"  {name.ljust(width)}  {entry[0]}" for name, entry in verbs.items()]
@@ -164,10 +178,13 @@ def _call(program: str, told: str, target: str, words: list[str]) -> int:
         prog=program, description=f"{told[0].upper()}{told[1:]}.", allow_abbrev=not takes_rest
     )
     verb.add_arguments(parser)
+    tail: list[str] = []
+    if getattr(verb, "tail", False) and "--" in words:
+        words, tail = words[: words.index("--")], words[words.index("--") + 1 :]
     args, rest = parser.parse_known_args(words)
     if rest and not takes_rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    args.rest, args.verbs = rest, VERBS
+    args.rest, args.tail, args.verbs = rest, tail, VERBS
     try:
         return verb.run(args)
     except KeyboardInterrupt:

@@ -17,6 +17,9 @@ need busybox busybox-static
 need pasta passt
 need ip iproute2
 need nc netcat-openbsd
+need rsync rsync
+need ssh openssh-client
+[[ -x /usr/lib/openssh/sftp-server ]] || missing+=(openssh-sftp-server)
 if ((${#missing[@]})); then
   if [[ $(id -u) -ne 0 ]]; then
     echo "test-servers: needs these Debian packages, and root to install them: ${missing[*]}" >&2

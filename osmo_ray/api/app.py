@@ -22,8 +22,9 @@ from ray.serve._private import replica
 from osmo_ray import settings as settings_room
 from osmo_ray.api import application, door
 from osmo_ray.api.services import Part, Services
+from osmo_ray.backends.inside import Session, Size, Stream
 from osmo_ray.backends.protocol import BackendUnavailable
-from osmo_ray.backends.ray import names
+from osmo_ray.backends.ray import inside, names
 from osmo_ray.objects import open_store
 from osmo_ray.providers import secrets
 from osmo_ray.providers.passes import Passes
@@ -101,6 +102,7 @@ def services_from(settings: Settings) -> Services:
         wake=partial(wake_controller, settings.home),
         parts=platform_parts,
         figures=controller_figures,
+        inside=agents,
         preview=agents.preview,
         quota=YamlQuota(settings.home / "quota.yaml"),
         vault=vault,
@@ -110,7 +112,7 @@ def services_from(settings: Settings) -> Services:
 
 
 class AskAgents:
-    """What replicas ask of agents: logs of running attempts, and how a task would run."""
+    """What replicas ask of agents: logs of running attempts, a look inside them, and how a task would run."""
 
     def __init__(self) -> None:
         self._agents: dict[str, Any] = {}
@@ -135,6 +137,30 @@ class AskAgents:
             except (RayError, ValueError, TimeoutError):
                 self._agents.pop(node, None)
         return {}
+
+    async def exec(
+        self, key: AttemptKey, node: str, argv: Sequence[str], size: Size | None = None, term: str = "xterm"
+    ) -> Session:
+        """A command inside a running attempt. Raises `NotInside`, `BackendUnavailable`."""
+        agent = await self._reach(node)
+        return await inside.reached(node, inside.begin_exec(agent, key, tuple(argv), size, term))
+
+    async def connect(self, key: AttemptKey, node: str, port: int, *, udp: bool = False) -> Stream:
+        """A connection to a port of a running attempt. Raises `NotInside`, `BackendUnavailable`."""
+        agent = await self._reach(node)
+        return await inside.reached(node, inside.begin_connect(agent, key, port, udp=udp))
+
+    async def release(self, key: AttemptKey, node: str) -> None:
+        """End a hold. Raises `BackendUnavailable`."""
+        agent = await self._reach(node)
+        await inside.reached(node, agent.release.remote(key))
+
+    async def _reach(self, node: str) -> Any:
+        """An agent that may have come back under another handle since it was last asked."""
+        try:
+            return await asyncio.to_thread(ray.get_actor, names.agent(node), names.NAMESPACE)
+        except (RayError, ValueError) as error:
+            raise BackendUnavailable(f"node {node} is not part of the cluster now") from error
 
     async def _agent(self, node: str) -> Any:
         if node not in self._agents:

@@ -23,6 +23,7 @@ from osmo_ray.api.routes import (
     code,
     credentials,
     extra,
+    inside,
     outputs,
     page,
     pools,
@@ -37,6 +38,9 @@ from osmo_ray.api.services import Services
 
 Beside = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 """What is open while the application is."""
+
+
+_PARTS = (auth, users, workflows, streams, tasks, pools, profile, credentials, apps, outputs, code, extra, inside, page)
 
 
 def build(services: Services, beside: Beside = lambda app: nullcontext()) -> FastAPI:
@@ -74,5 +78,20 @@ def _routers(services: Services, metrics: Metrics) -> Iterator[APIRouter]:
     yield service.routes(services, metrics)
     if services.gateway_key:
         yield gateway(services.objects, services.gateway_key)
-    for part in (auth, users, workflows, streams, tasks, pools, profile, credentials, apps, outputs, code, extra, page):
+    for part in (
+        auth,
+        users,
+        workflows,
+        streams,
+        tasks,
+        pools,
+        profile,
+        credentials,
+        apps,
+        outputs,
+        code,
+        extra,
+        inside,
+        page,
+    ):
         yield part.routes(services)

@@ -116,8 +116,11 @@ class Gate:
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
-            return
+            try:
+                scope["caller"] = await self._caller(scope, _headers(scope))
+            except Refused as error:
+                await send({"type": "websocket.close", "code": 1008, "reason": str(error)[:120]})
+                return
         await self._app(scope, receive, send)
 
     async def _caller(self, scope: Scope, headers: dict[str, str]) -> Caller:
@@ -206,7 +209,8 @@ def not_development(scope: Scope, headers: dict[str, str], listen: str) -> str:
     if host is None or not is_loopback(host[1].strip("[]")):
         return f"the name {headers.get('host', '')!r} is not one of this host's loopback"
     origin = headers.get("origin")
-    if origin is not None and origin != f"{scope.get('scheme', 'http')}://{headers.get('host', '')}":
+    scheme = {"ws": "http", "wss": "https"}.get(scope.get("scheme", ""), scope.get("scheme", "http"))
+    if origin is not None and origin != f"{scheme}://{headers.get('host', '')}":
         return f"a page of {origin!r} sent this request"
     if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
         return "a page of another site sent this request"

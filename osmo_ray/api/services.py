@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from osmo_ray.backends.inside import Session, Size, Stream
+from osmo_ray.backends.protocol import BackendUnavailable
 from osmo_ray.objects.protocol import ObjectStore
 from osmo_ray.providers.passes import Passes
 from osmo_ray.providers.quota import QuotaProvider
@@ -28,6 +30,33 @@ class LiveLogs(Protocol):
         """Bytes from `offset`, waiting up to `wait` seconds when there is nothing new. Raises
         `BackendUnavailable` when the node cannot be asked now."""
         ...
+
+
+class Inside(Protocol):
+    """The way into running attempts; every `Backend` is one."""
+
+    async def exec(
+        self, key: AttemptKey, node: str, argv: Sequence[str], size: Size | None = None, term: str = "xterm"
+    ) -> Session: ...
+
+    async def connect(self, key: AttemptKey, node: str, port: int, *, udp: bool = False) -> Stream: ...
+
+    async def release(self, key: AttemptKey, node: str) -> None: ...
+
+
+class NoInside:
+    """Of a platform whose nodes cannot be reached from here."""
+
+    async def exec(
+        self, key: AttemptKey, node: str, argv: Sequence[str], size: Size | None = None, term: str = "xterm"
+    ) -> Session:
+        raise BackendUnavailable(f"node {node} cannot be reached from here")
+
+    async def connect(self, key: AttemptKey, node: str, port: int, *, udp: bool = False) -> Stream:
+        raise BackendUnavailable(f"node {node} cannot be reached from here")
+
+    async def release(self, key: AttemptKey, node: str) -> None:
+        raise BackendUnavailable(f"node {node} cannot be reached from here")
 
 
 class StoredLogs(Protocol):
@@ -77,6 +106,7 @@ class Services:
     live_logs: LiveLogs
     stored_logs: StoredLogs
     renderer: Renderer
+    inside: Inside = field(default_factory=NoInside)
     wake: Callable[[], None] = _nothing
     parts: Callable[[], Awaitable[Mapping[str, Part]]] = _no_parts
     """Health of what stands beside the API; the platform is ready when all of it is healthy."""

@@ -170,6 +170,14 @@ class Named(Shape):
     name: str
 
 
+class RouterReply(Shape):
+    """Where a session begins: a websocket address, a key that is good once, and a cookie, which may be empty."""
+
+    router_address: str
+    key: str
+    cookie: str
+
+
 class TaskEntry(Shape):
     """A line of the list of tasks; amounts are whole cores, GPUs and Gi."""
 

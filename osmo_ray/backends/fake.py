@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from osmo_ray.backends.fake_inside import FakeSession, FakeStream
+from osmo_ray.backends.inside import NotInside, Size
 from osmo_ray.backends.protocol import BackendUnavailable, StaleEpoch
 from osmo_ray.spec.attempt import (
     AttemptKey,
@@ -52,6 +54,9 @@ class FakeBackend:
         self.clock = clock
         self.started: list[AttemptKey] = []
         """Every attempt whose command began, in order: a doubled entry would be work done twice."""
+        self.listening: set[int] = set()
+        """Ports on which every attempt answers with what it hears."""
+        self.released: list[AttemptKey] = []
         self._epoch = 0
         self._plugged = True
         self._newest: dict[AttemptKey, Observation] = {}
@@ -110,6 +115,27 @@ class FakeBackend:
         part = text[offset : offset + limit]
         at = offset + len(part)
         return LogChunk(part, at, at == len(text) and key not in self._running)
+
+    async def exec(
+        self, key: AttemptKey, node: str, argv: Sequence[str], size: Size | None = None, term: str = "xterm"
+    ) -> FakeSession:
+        self._look_inside(key)
+        return FakeSession(tuple(argv), size)
+
+    async def connect(self, key: AttemptKey, node: str, port: int, *, udp: bool = False) -> FakeStream:
+        self._look_inside(key)
+        if port not in self.listening:
+            raise NotInside(Reason("NotRunning", f"nothing listens on port {port} of the task"))
+        return FakeStream()
+
+    async def release(self, key: AttemptKey, node: str) -> None:
+        self._check()
+        self.released.append(key)
+
+    def _look_inside(self, key: AttemptKey) -> None:
+        self._check()
+        if key not in self._running:
+            raise NotInside(Reason("NotRunning", "the task does not run on this node (any more)"))
 
     async def usage(self) -> Sequence[UsageSample]:
         return ()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from osmo_ray.backends.inside import Session, Size, Stream
 from osmo_ray.spec.attempt import AttemptKey, GroupPlan, LogChunk, NodeReport, Observation, UsageSample
 from osmo_ray.spec.reason import Reason
 
@@ -54,6 +55,21 @@ class Backend(Protocol):
 
     async def logs(self, key: AttemptKey, node: str, offset: int, limit: int, wait: float) -> LogChunk:
         """Part of an attempt's log, waiting up to `wait` seconds when there is nothing new."""
+        ...
+
+    async def exec(
+        self, key: AttemptKey, node: str, argv: Sequence[str], size: Size | None = None, term: str = "xterm"
+    ) -> Session:
+        """Run a command inside a running attempt: in its sandbox, with its environment, under a terminal when there
+        is a `size`. Raises `NotInside` with the reason, `BackendUnavailable`."""
+        ...
+
+    async def connect(self, key: AttemptKey, node: str, port: int, *, udp: bool = False) -> Stream:
+        """Connect to 127.0.0.1:`port` as the attempt sees it. Raises `NotInside`, `BackendUnavailable`."""
+        ...
+
+    async def release(self, key: AttemptKey, node: str) -> None:
+        """End the hold of an attempt that failed; safe to repeat, also for attempts that are not held."""
         ...
 
     async def usage(self) -> Sequence[UsageSample]:

@@ -45,6 +45,8 @@ class Command:
     """Whether there is a form for programs; verbs that print streams have none, and `-t` is their task."""
     rest: bool = False
     """Words that no option takes are left in `args.rest`: the arguments of a Python workflow."""
+    tail: bool = False
+    """What follows `--` is left in `args.tail` as it is: somebody else's command line."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         client_options(parser, json=self.json)

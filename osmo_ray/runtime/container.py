@@ -14,7 +14,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ from osmo_ray.spec.attempt import RegistryLogin
 from osmo_ray.spec.reason import Reason
 
 if TYPE_CHECKING:
+    from osmo_ray.runtime.codec import Job
     from osmo_ray.runtime.supervisor import Supervisor
 
 _ANSWER_LIMIT, _PULL_LIMIT, _REACH_LIMIT = 8.0, 1800.0, 1.5
@@ -335,6 +336,22 @@ def failure(sup: Supervisor, code: int) -> RuntimeFailure | None:
         reason = reasons.out_of_memory(sup.plan, sup.plan.memory, sup.log.tail(), "")
         return RuntimeFailure(reasons.EVICTED, reason)
     return None
+
+
+def first_process(engine: str, key: str) -> int:
+    """The pid on this host of a container's first process. Raises ProcessLookupError."""
+    told = _inspect(engine, container_name(key), "{{.State.Pid}}")
+    if not told.isdigit() or told == "0":
+        raise ProcessLookupError(f"{engine} runs no container of this task")
+    return int(told)
+
+
+def exec_argv(job: Job, command: Sequence[str], environment: Mapping[str, str], *, tty: bool) -> tuple[str, ...]:
+    """The engine's command line that runs `command` in the attempt's container."""
+    line = [job.engine, *job.engine_global, "exec", "--interactive", *(("--tty",) if tty else ())]
+    for name, value in environment.items():
+        line += ["--env", f"{name}={value}"]
+    return (*line, container_name(str(job.plan.key)), *command)
 
 
 def _started(engine: str, name: str) -> bool:

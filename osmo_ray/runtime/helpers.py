@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -64,15 +64,15 @@ class Helpers:
 
     # --- the zygote ------------------------------------------------------------------------------------------------
 
-    def ask(self, act: str, **more: Any) -> int:
-        """Have the zygote fork; returns the pid. A dead zygote is replaced first."""
+    def ask(self, act: str, *, fds: Sequence[int] = (), **more: Any) -> int:
+        """Have the zygote fork; returns the pid. A dead zygote is replaced first. The child gets copies of `fds`."""
         request = json.dumps({"act": act, **more}).encode()
         for _ in range(3):
             try:
-                return self._ask(request)
+                return self._ask(request, fds)
             except (ConnectionError, FileNotFoundError, TimeoutError):
                 self._start_zygote()
-        return self._ask(request)
+        return self._ask(request, fds)
 
     def begin(self, key: str) -> None:
         """Have the zygote fork a supervisor for an attempt, without waiting for it: the supervisor's claim is the
@@ -93,9 +93,9 @@ class Helpers:
             self._begins.close()
             self._begins = None
 
-    def _ask(self, request: bytes) -> int:
+    def _ask(self, request: bytes, fds: Sequence[int]) -> int:
         with self._calling(zygote.SOCKET, socket.SOCK_SEQPACKET) as connection:
-            connection.send(request)
+            socket.send_fds(connection, [request], list(fds))
             answer = connection.recv(4096)
         if not answer:
             raise ConnectionResetError("the zygote closed the connection")

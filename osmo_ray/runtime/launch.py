@@ -295,6 +295,7 @@ def _command(what: Start, error_out: int) -> NoReturn:
             os.write(fd, b"0")
         for number in _RESET:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # a worker of Ray has some blocked
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.umask(0o022)
         if not what.argv:

@@ -22,6 +22,7 @@ from osmo_ray.runtime.capacity import Samples, UsageSample, find_gpus, node_repo
 from osmo_ray.runtime.errors import StaleEpoch
 from osmo_ray.runtime.helpers import Helpers, only_host
 from osmo_ray.runtime.host import Host
+from osmo_ray.runtime.inside.frames import Ask
 from osmo_ray.runtime.logs import live_log
 from osmo_ray.runtime.options import Options
 from osmo_ray.runtime.recovery import is_late, prove_dead, ship_late
@@ -239,6 +240,14 @@ class NodeHost:
         entry = self.book.entries.get(key)
         if entry is not None:
             await self._locked(lambda: self.book.order(entry, replace(entry.orders, release=True)))
+
+    async def inside(self, ask: Ask, end: int) -> None:
+        """Begin a session that speaks `inside.frames` over the socket `end`, which stays the caller's to close.
+        LookupError when the attempt is not here."""
+        entry = self.book.entries.get(ask.key)
+        if entry is None or entry.final:
+            raise LookupError(f"no attempt {ask.key} runs on {self.node}")
+        await asyncio.to_thread(self.helpers.ask, "inside", fds=(end,), ask=ask.to_json())
 
     async def attempts(self) -> Sequence[Observation]:
         """The newest observation of every attempt in the spool."""

@@ -120,6 +120,13 @@ class Folder:
         """Replace the orders; the caller then signals the supervisor."""
         replace_file(self.path / "orders.json", json.dumps(codec.orders_to_json(orders)))
 
+    def mode(self, job: Job) -> str:
+        """How the attempt really runs: a container that could not be had may have become a process."""
+        try:
+            return (self.path / "mode").read_text()
+        except FileNotFoundError:
+            return job.mode
+
     def claim(self, who: Identity) -> bool:
         """Become this attempt's one supervisor; False when there has been one before."""
         mine = self.path / f".claim.{who.pid}"

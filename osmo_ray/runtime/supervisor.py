@@ -30,7 +30,7 @@ from osmo_ray.runtime.network import Network
 from osmo_ray.runtime.options import Options
 from osmo_ray.runtime.place import Place
 from osmo_ray.runtime.process import Identity
-from osmo_ray.runtime.spool import Folder, Spool
+from osmo_ray.runtime.spool import Folder, Spool, replace_file
 from osmo_ray.runtime.wakeup import ring
 from osmo_ray.spec.attempt import Observation, Phase
 from osmo_ray.spec.reason import Reason
@@ -141,6 +141,7 @@ class Supervisor:
     def become_process(self, why: str) -> None:
         """No container after all: run as this host runs processes, and say so."""
         self.job = replace(self.job, mode=self.host.mode, why=why)
+        replace_file(self.folder.path / "mode", self.job.mode)
         layout = self.host.layout if self.job.mode == "namespaces" else None
         self.place = Place(self.folder, self.job, layout, self.host.tools, self._packages(self.job.mode))
         self.meter = Meter(self._cgroup(), self.meter.disk_paths)

@@ -24,6 +24,7 @@ from typing import NoReturn
 
 from osmo_ray.runtime import host, network, supervisor
 from osmo_ray.runtime import syscalls as sys
+from osmo_ray.runtime.inside import session as inside
 from osmo_ray.runtime.spool import Spool
 from osmo_ray.runtime.wakeup import short
 
@@ -111,11 +112,15 @@ def _answer(root: Path, connection: socket.socket, shut: tuple[int, ...]) -> Non
     _, uid, _ = struct.unpack("3i", credentials)
     if uid != os.geteuid():
         return
-    data = connection.recv(65536)
-    if data:
-        request = json.loads(data)
-        pid = _fork(root, request, shut)
-        connection.send(json.dumps({"pid": pid}).encode())
+    data, fds, _, _ = socket.recv_fds(connection, 1 << 17, 1)
+    try:
+        if data:
+            request = json.loads(data) | {"fds": fds}
+            pid = _fork(root, request, shut)
+            connection.send(json.dumps({"pid": pid}).encode())
+    finally:
+        for fd in fds:
+            os.close(fd)
 
 
 def _fork(root: Path, request: dict[str, object], shut: tuple[int, ...]) -> int:
@@ -143,6 +148,7 @@ def _acts(root: Path) -> dict[str, Callable[[dict[str, object]], None]]:
         "examine": lambda r: host.examine(root),
         "hold": lambda r: _hold(root, r),
         "carry": lambda r: network.carry(root),
+        "inside": lambda r: inside.main(root, r),
     }
 
 

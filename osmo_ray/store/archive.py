@@ -28,7 +28,7 @@ from osmo_ray.store.protocol import StoreError
 
 FORMAT = "osmo-ray database 1"
 _BATCH = 1000
-_SKIPPED = frozenset({"meta"})
+_SKIPPED = frozenset({"meta", "session_keys"})
 _REPLACED = frozenset({"meta", "alembic_version"})
 """What a fresh database has anyway."""
 

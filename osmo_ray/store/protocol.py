@@ -303,6 +303,24 @@ class AuditQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionKey:
+    """The right to begin one session inside one attempt, once, until `expires`. `kind` is `exec`, `portforward` or
+    `rsync`, with `control` behind a dash for the socket that announces further ones."""
+
+    key: str
+    user: str
+    workflow_uuid: str
+    task_uuid: str
+    retry_id: int
+    node: str
+    kind: str
+    argv: tuple[str, ...] = ()
+    port: int = 0
+    udp: bool = False
+    expires: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Texts:
     """The texts kept of a submission: rendered YAML and what the user wrote."""
 
@@ -539,4 +557,13 @@ class Store(Protocol):
 
     def announced(self, uuid: str, channel: str, at: float, error: str = "") -> None:
         """Word went out, or never can; also for a workflow that is gone by now."""
+
+    # -- sessions inside tasks
+
+    def save_session_key(self, key: SessionKey, now: float) -> bool:
+        """False when there is such a key already, which then stays as it is."""
+        ...
+
+    def take_session_key(self, key: str, now: float) -> SessionKey | None:
+        """The key, which is then used up; None when there is none, or its time is over."""
         ...

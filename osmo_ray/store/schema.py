@@ -22,7 +22,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0003"
+REVISION = "0004"
 """The newest migration; the code works with this one only."""
 
 metadata = MetaData(
@@ -363,3 +363,17 @@ audit = Table(
     Index(None, "at"),
 )
 """Who changed what, or was refused."""
+session_keys = Table(
+    "session_keys",
+    metadata,
+    Column("key", Text, primary_key=True),
+    text("user_name"),
+    of_workflow(),
+    text("task_uuid"),
+    whole("retry_id"),
+    text("node"),
+    text("what"),
+    double("expires"),
+    Index(None, "expires"),
+)
+"""Short-lived: each is removed when it is used, or when another is made after its time."""

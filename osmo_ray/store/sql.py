@@ -1,7 +1,7 @@
 """The store of every platform: SQLite on a laptop, PostgreSQL in production, the same verbs.
 
 `SqlStore` only puts the parts together; see `writing`, `leading`, `reading`, `around`,
-`apps`, `credentials`, `identity` and `notices`.
+`apps`, `credentials`, `identity`, `notices` and `sessions`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from osmo_ray.store.identity import Identity
 from osmo_ray.store.notices import Notices
 from osmo_ray.store.protocol import StoreError
 from osmo_ray.store.reading import Reading
+from osmo_ray.store.sessions import Sessions
 from osmo_ray.store.writing import Writing
 
 
-class SqlStore(Writing, Reading, Around, Apps, Credentials, Notices, Identity):
+class SqlStore(Writing, Reading, Around, Apps, Credentials, Notices, Identity, Sessions):
     """State of one platform. May be used by many threads at once, and by many processes on one URL.
 
     `url` is `sqlite:////path/osmo.db` or `postgresql://user@host/database`. `disk_reserve` is the free space, in

@@ -11,6 +11,7 @@ import pytest
 
 from osmo_ray.backends.protocol import Backend, StaleEpoch
 from osmo_ray.spec.attempt import AttemptKey, AttemptPlan, GroupPlan, Observation, Phase
+from tests.backends.inside_contract import InsideContract
 
 _ids = itertools.count(1)
 
@@ -40,7 +41,7 @@ def group(*attempts: AttemptPlan) -> GroupPlan:
     return GroupPlan(attempts[0].group_uuid, "contract-1", "g", attempts)
 
 
-class BackendContract:
+class BackendContract(InsideContract):
     """Subclasses give a fixture `backend` and say how to write commands that do something."""
 
     succeeds: tuple[str, ...] = ("true",)

@@ -88,7 +88,7 @@ def routes(services: Services, metrics: Metrics) -> APIRouter:
     async def plugins() -> dict[str, dict[str, object]]:
         return {
             "rsync": {
-                "enabled": False,
+                "enabled": True,
                 "enable_telemetry": False,
                 "read_bandwidth_limit": 2_621_440,
                 "write_bandwidth_limit": 2_621_440,

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import ray
 
+from osmo_ray.backends.ray.doors import Relays, SessionDoor
 from osmo_ray.backends.ray.line import Address, Door
 from osmo_ray.backends.ray.programs import Cluster, Programs
 from osmo_ray.runtime import NodeHost
+from osmo_ray.runtime.inside.frames import Ask
 from osmo_ray.runtime.options import Options
 from osmo_ray.spec.attempt import (
     AttemptKey,
@@ -70,8 +72,32 @@ class NodeAgent:
         self._listener = ""
         self._observing: asyncio.Task[Sequence[Observation]] | None = None
         self._started: asyncio.Task[None] | None = None
+        self._sessions, self._relays = SessionDoor(self._inside), Relays(self._inside)
         verbs = (self.report, self.apply, self.delete, self.attempts, self.observe, self.settle, self.logs, self.usage)
         self._door = Door({verb.__name__: verb for verb in verbs})
+
+    async def _inside(self, ask: Ask, end: int) -> None:
+        await (await self._ready()).inside(ask, end)
+
+    async def inside_door(self) -> Address:
+        """Where callers on this host begin sessions inside attempts."""
+        return await self._sessions.open()
+
+    async def relay_open(self, ask: Ask) -> str:
+        return await self._relays.open(ask)
+
+    async def relay_write(self, name: str, data: bytes) -> None:
+        await self._relays.write(name, data)
+
+    async def relay_read(self, name: str, wait: float) -> bytes | None:
+        return await self._relays.read(name, wait)
+
+    async def relay_close(self, name: str) -> None:
+        await self._relays.close(name)
+
+    async def release(self, key: AttemptKey) -> None:
+        """End the hold of a failed attempt."""
+        await (await self._ready()).release(key)
 
     async def door(self) -> Address:
         """Where callers on this host find a shorter way to the same verbs."""

@@ -12,8 +12,9 @@ from typing import Any
 
 from ray.exceptions import RayError
 
+from osmo_ray.backends.inside import Session, Size, Stream
 from osmo_ray.backends.protocol import BackendUnavailable, StaleEpoch
-from osmo_ray.backends.ray import names
+from osmo_ray.backends.ray import inside, names
 from osmo_ray.backends.ray.agent import AgentSettings
 from osmo_ray.backends.ray.agents import Agents
 from osmo_ray.backends.ray.line import LineBroken
@@ -142,6 +143,22 @@ class RayBackend:
     async def logs(self, key: AttemptKey, node: str, offset: int, limit: int, wait: float) -> LogChunk:
         chunk: LogChunk = await self._ask(node, "logs", key, offset, limit, wait, limit_s=wait + _CALL)
         return chunk
+
+    async def exec(
+        self, key: AttemptKey, node: str, argv: Sequence[str], size: Size | None = None, term: str = "xterm"
+    ) -> Session:
+        return await inside.reached(node, inside.begin_exec(self._agent(node), key, tuple(argv), size, term))
+
+    async def connect(self, key: AttemptKey, node: str, port: int, *, udp: bool = False) -> Stream:
+        return await inside.reached(node, inside.begin_connect(self._agent(node), key, port, udp=udp))
+
+    async def release(self, key: AttemptKey, node: str) -> None:
+        await inside.reached(node, self._agent(node).release.remote(key))
+
+    def _agent(self, node: str) -> Any:
+        if (agent := self._agents.known.get(node)) is None:
+            raise BackendUnavailable(f"node {node} is not part of the cluster now")
+        return agent
 
     async def usage(self) -> Sequence[UsageSample]:
         nodes = list(self._agents.known)

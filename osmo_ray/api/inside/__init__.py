@@ -1,0 +1,1 @@
+"""The look inside running tasks: keys of sessions, and the websockets that use them."""
