@@ -117,6 +117,7 @@ class GroupPlan:
 class Phase(StrEnum):
     """What a backend sees of an attempt, in the order in which it happens."""
 
+    PENDING = "pending"  # a cluster has the plan, no node yet; or only news: the reason is an event of the cluster
     ACCEPTED = "accepted"  # the node has the plan
     PREPARING = "preparing"  # inputs, files, environment
     READY = "ready"  # waits at the barrier
