@@ -6,6 +6,7 @@ our package and our launcher.
 
 from __future__ import annotations
 
+import compileall
 import re
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 _LEFT_OUT = shutil.ignore_patterns(
-    "site-packages", "dist-packages", "test", "tests", "idlelib", "tkinter", "ensurepip", "__pycache__", "*.a",
+    "site-packages", "dist-packages", "test", "tests", "idlelib", "tkinter", "ensurepip", "*.a",
     "lib2to3", "turtledemo", "config-*",
 )  # fmt: skip
 
@@ -52,7 +53,7 @@ def main(launcher: Path, root: Path) -> None:
     copy_libraries(root, [python, *(standard / "lib-dynload").glob("*.so")])
     (root / "usr/local/bin/python3").symlink_to(python)
     shutil.copy2(launcher, root / "usr/local/bin/osmo-launcher")
-    subprocess.run([str(inside), "-m", "compileall", "-q", str(site / "osmo_ray")], check=False)
+    compileall.compile_dir(site / "osmo_ray", quiet=1, stripdir=str(root), prependdir="/")
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
 
 
