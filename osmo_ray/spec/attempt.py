@@ -167,6 +167,8 @@ class NodeReport:
     reasons: tuple[Reason, ...] = ()
     backend_id: str = ""
     """The backend's own id of the node (for Ray, the node id)."""
+    backend: str = ""
+    """The registered cluster that it belongs to; empty for the platform's own nodes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,6 +155,17 @@ class Texts:
     extra: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A registered cluster. `sealed` is its kubeconfig as a vault sealed it, in base64; `settings` is JSON that
+    `control.clusters` understands."""
+
+    name: str
+    sealed: str
+    settings: str
+    created: float
+
+
 class Store(Protocol):
     """State of one platform. `SqlStore(url)` is it, on SQLite and PostgreSQL."""
 
@@ -276,3 +287,13 @@ class Store(Protocol):
     def tokens(self, user: str) -> Sequence[Token]: ...
 
     def delete_token(self, user: str, name: str) -> bool: ...
+
+    def save_cluster(self, cluster: Cluster) -> None:
+        """Replaces the cluster of that name."""
+        ...
+
+    def clusters(self) -> Sequence[Cluster]:
+        """All registered clusters, by name."""
+        ...
+
+    def delete_cluster(self, name: str) -> bool: ...

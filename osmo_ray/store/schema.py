@@ -22,7 +22,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0001"
+REVISION = "0002k"
 """The newest migration; the code works with this one only."""
 
 metadata = MetaData(
@@ -262,3 +262,13 @@ tokens = Table(
     text("description"),
     UniqueConstraint("sha256"),
 )
+
+clusters = Table(
+    "clusters",
+    metadata,
+    Column("name", Text, primary_key=True),
+    text("sealed"),
+    text("settings"),
+    double("created"),
+)
+"""Registered clusters. `sealed` is the kubeconfig, encrypted with a key that is not in here."""

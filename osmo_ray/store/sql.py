@@ -11,13 +11,14 @@ from sqlalchemy import select, text
 
 from osmo_ray.store import archive, migrating, schema
 from osmo_ray.store.around import Around
+from osmo_ray.store.clusters import Clusters
 from osmo_ray.store.database import Database
 from osmo_ray.store.protocol import StoreError
 from osmo_ray.store.reading import Reading
 from osmo_ray.store.writing import Writing
 
 
-class SqlStore(Writing, Reading, Around):
+class SqlStore(Writing, Reading, Around, Clusters):
     """State of one platform. May be used by many threads at once, and by many processes on one URL.
 
     `url` is `sqlite:////path/osmo.db` or `postgresql://user@host/database`. `disk_reserve` is the free space, in

@@ -43,7 +43,7 @@ class Cluster:
 
     def within(self, *argv: str) -> list[str]:
         """A command line that runs where pods' and nodes' addresses are reachable."""
-        return [*environment(self.folder, "bash", str(UP), "ns"), *argv] if self.folder else list(argv)
+        return ["nsenter", f"--net={self.folder}/net", "--", *argv] if self.folder else list(argv)
 
 
 def environment(folder: Path | None, *argv: str) -> list[str]:
