@@ -38,6 +38,14 @@ VERBS: Mapping[str, Entry] = {
     "task": ("look at tasks", {"list": ("list tasks of all workflows", f"{_CLI}.others:TASK_LIST")}),
     "pool": ("look at pools", {"list": ("list pools and what they have free", f"{_CLI}.others:POOL_LIST")}),
     "resource": ("look at nodes", {"list": ("list nodes and what they have", f"{_CLI}.others:RESOURCE_LIST")}),
+    "backend": (
+        "the clusters that work is sent to",
+        {
+            "list": ("list them, with how they are", f"{_CLI}.backends:BACKEND_LIST"),
+            "add": ("register a Kubernetes cluster", f"{_CLI}.backends:BACKEND_ADD"),
+            "remove": ("forget one", f"{_CLI}.backends:BACKEND_REMOVE"),
+        },
+    ),
     "profile": (
         "your own settings",
         {

@@ -16,7 +16,7 @@ from osmo_ray.api import errors
 from osmo_ray.api.gateway import gateway
 from osmo_ray.api.metrics import Metrics
 from osmo_ray.api.middleware import Gate
-from osmo_ray.api.routes import code, extra, outputs, page, pools, profile, service, streams, tasks, workflows
+from osmo_ray.api.routes import backends, code, extra, outputs, page, pools, profile, service, streams, tasks, workflows
 from osmo_ray.api.services import Services
 
 
@@ -44,6 +44,6 @@ def build(services: Services) -> FastAPI:
     app.include_router(service.routes(services, metrics))
     if services.gateway_key:
         app.include_router(gateway(services.objects, services.gateway_key))
-    for part in (workflows, streams, tasks, pools, profile, outputs, code, extra, page):
+    for part in (workflows, streams, tasks, pools, profile, outputs, code, extra, backends, page):
         app.include_router(part.routes(services))
     return app

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import yaml
 
+from osmo_ray.api.clusters import backend_of
 from osmo_ray.api.errors import ApiError, not_found
 from osmo_ray.api.restart import remaining
 from osmo_ray.api.routes import code
@@ -48,7 +49,7 @@ class Order:
 def submit(services: Services, order: Order, links: Links) -> Submitted:
     """Carry out an order. Raises `ApiError` and `SpecError`; nothing is left behind then."""
     _text(order)
-    check_pool(services, order.pool)
+    backend_of(services, order.pool)
     priority = _priority(order.priority)
     if sum(map(bool, (order.body, order.resubmit, order.restart))) != 1:
         raise ApiError("Send either a workflow file or a workflow_id, not both and not neither.", "USAGE")
@@ -91,9 +92,7 @@ def _text(order: Order) -> None:
 
 def check_pool(services: Services, pool: str) -> None:
     """Raises `ApiError` for a pool that does not exist."""
-    known = services.settings.pool
-    if pool != known:
-        raise ApiError(f"There is no pool {pool!r}; pools: {known}.", "USER")
+    backend_of(services, pool)
 
 
 def _priority(text: str) -> Priority:
@@ -194,7 +193,7 @@ def _store(services: Services, order: Order, spec: WorkflowSpec, texts: Texts, p
             uuids=(services.new_id() for _ in itertools.count()),
             user=order.user,
             pool=order.pool,
-            backend=settings.backend,
+            backend=backend_of(services, order.pool),
             priority=priority,
             now=now,
             exec_timeout=_capped(spec.timeout.exec_timeout, settings.exec_timeout),

@@ -84,11 +84,11 @@ class ControllerActor:
         settings = self._settings
         store = SqlStore(settings.database)
         self._backends = ManyBackends(RayBackend(settings.backend, settings.agents))
-        vault = secrets.load(secrets.key_file(Path(settings.agents.home)))
+        key = secrets.key_file(Path(settings.agents.home))
         owner = store.database_id()[:12]
 
         def connected(cluster: Cluster) -> Backend:
-            return connect(cluster, vault, owner, settings.pods_storage)
+            return connect(cluster, key, owner, settings.pods_storage)
 
         holder = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._controller = Controller(

@@ -8,15 +8,13 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from osmo_ray.backends.kubernetes.backend import KubernetesBackend
-from osmo_ray.backends.kubernetes.client import HttpApi
-from osmo_ray.backends.kubernetes.kubeconfig import KubeconfigError, open_kubeconfig
 from osmo_ray.backends.kubernetes.settings import ClusterSettings, Platform
 from osmo_ray.backends.many import ManyBackends
 from osmo_ray.backends.protocol import Backend
-from osmo_ray.providers.secrets import SecretError, Vault
+from osmo_ray.providers import secrets
 from osmo_ray.store.protocol import Cluster
 
 log = logging.getLogger(__name__)
@@ -69,18 +67,24 @@ class Registration:
         )  # fmt: skip
 
 
-def seal(vault: Vault, name: str, kubeconfig: str) -> str:
-    """A kubeconfig as the store may hold it."""
-    return base64.b64encode(vault.seal(VAULT_OWNER, name, {"kubeconfig": kubeconfig})).decode()
+def seal(key: Path, name: str, kubeconfig: str) -> str:
+    """A kubeconfig as the store may hold it, by the key in this file."""
+    return base64.b64encode(secrets.load(key).seal(VAULT_OWNER, name, {"kubeconfig": kubeconfig})).decode()
 
 
-def connect(cluster: Cluster, vault: Vault, owner: str, storage_url: str) -> Backend:
-    """The backend of a registered cluster. Raises `ClusterError`; does not ask the cluster anything."""
+def connect(cluster: Cluster, key: Path, owner: str, storage_url: str) -> Backend:
+    """The backend of a registered cluster. Raises `ClusterError`; does not ask the cluster anything. What talks to
+    Kubernetes is loaded here: most platforms have no cluster."""
+    from osmo_ray.backends.kubernetes.backend import KubernetesBackend
+    from osmo_ray.backends.kubernetes.client import HttpApi
+    from osmo_ray.backends.kubernetes.kubeconfig import open_kubeconfig
+
     try:
+        vault = secrets.load(key)
         registered = Registration.from_json(cluster.settings)
         text = vault.open(VAULT_OWNER, cluster.name, base64.b64decode(cluster.sealed))["kubeconfig"]
         access = open_kubeconfig(text, registered.context)
-    except (KubeconfigError, SecretError, ValueError, KeyError) as error:
+    except (secrets.SecretError, ValueError, KeyError) as error:
         raise ClusterError(f"cluster {cluster.name}: {error}") from error
     settings = ClusterSettings(
         owner=owner,

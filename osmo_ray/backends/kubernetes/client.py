@@ -5,7 +5,6 @@ Objects are not turned into classes: the backend reads a handful of fields of ea
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -13,7 +12,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from osmo_ray.backends.kubernetes.kubeconfig import Access, KubeconfigError
+from osmo_ray.backends.kubernetes.kubeconfig import Access
 from osmo_ray.backends.protocol import BackendUnavailable
 
 Object = Mapping[str, Any]
@@ -76,7 +75,12 @@ class HttpApi:
         limits = httpx.Limits(max_connections=200, max_keepalive_connections=20)
         verify = access.context if access.context is not None else True
         self._http = httpx.AsyncClient(
-            base_url=access.server, verify=verify, timeout=_TIMEOUT, limits=limits, trust_env=False
+            base_url=access.server,
+            headers=access.header,
+            verify=verify,
+            timeout=_TIMEOUT,
+            limits=limits,
+            trust_env=False,
         )
 
     async def get(self, path: str, query: Mapping[str, str] = {}) -> Object:
@@ -131,15 +135,12 @@ class HttpApi:
         kind: str = "application/json",
     ) -> Object:
         body = None if value is None else json.dumps(value).encode()
-        for anew in (False, True):
-            headers = {**await self._proof(anew=anew), "Content-Type": kind, "Accept": "application/json"}
-            self.calls += 1
-            try:
-                answer = await self._http.request(verb, path, params=dict(query), content=body, headers=headers)
-            except httpx.HTTPError as error:
-                raise self._silent(error) from error
-            if answer.status_code != 401 or anew:
-                break
+        headers = {"Content-Type": kind, "Accept": "application/json"}
+        self.calls += 1
+        try:
+            answer = await self._http.request(verb, path, params=dict(query), content=body, headers=headers)
+        except httpx.HTTPError as error:
+            raise self._silent(error) from error
         if answer.status_code >= 400:
             raise _refusal(answer.status_code, answer.content)
         return dict(answer.json())
@@ -151,24 +152,12 @@ class HttpApi:
         timeout = httpx.Timeout(silence, connect=5.0)
         self.calls += 1
         try:
-            asked = self._http.stream(
-                "GET", path, params=dict(query), headers=await self._proof(anew=False), timeout=timeout
-            )
-            async with asked as answer:
+            async with self._http.stream("GET", path, params=dict(query), timeout=timeout) as answer:
                 if answer.status_code >= 400:
                     raise _refusal(answer.status_code, await answer.aread())
                 yield answer
         except httpx.HTTPError as error:
             raise self._silent(error) from error
-
-    async def _proof(self, *, anew: bool) -> Mapping[str, str]:
-        access = self.access
-        if not (access.plugin or access.token_file):
-            return access.header()
-        try:
-            return await asyncio.to_thread(access.header, anew=anew)
-        except (KubeconfigError, OSError) as error:
-            raise BackendUnavailable(f"no token for {access.server}: {error}") from error
 
     def _silent(self, error: httpx.HTTPError) -> BackendUnavailable:
         told = str(error) or type(error).__name__

@@ -1,0 +1,28 @@
+"""Pools and the backends behind them: the platform's own, and those of registered clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from osmo_ray.api.errors import ApiError
+from osmo_ray.api.services import Services
+from osmo_ray.control.clusters import Registration
+
+
+def pools(services: Services) -> Mapping[str, str]:
+    """Pool -> backend, the platform's own first."""
+    found = {services.settings.pool: services.settings.backend}
+    for cluster in services.store.clusters():
+        found.update(dict.fromkeys(Registration.from_json(cluster.settings).pools, cluster.name))
+    return found
+
+
+def backend_of(services: Services, pool: str) -> str:
+    """The backend that a pool's workflows run on. Raises `ApiError` for a pool that does not exist."""
+    known = services.settings.pool
+    if pool == known:
+        return services.settings.backend
+    found = pools(services)
+    if pool not in found:
+        raise ApiError(f"There is no pool {pool!r}; pools: {', '.join(found)}.", "USER")
+    return found[pool]
