@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,8 +25,10 @@ from osmo_ray.objects import scope
 
 HERE = Path(__file__).resolve().parent
 UP = HERE.parent / "kube-up"
-NODE_ADDRESS = "10.77.0.1"
+HOST_ADDRESS, _NEAR_ADDRESS, _PODS, _CABLE = "10.77.1.1", "10.77.1.2", "10.78.0.0/24", "osmokube0"
+"""This host as the cluster's pods see it, at the other end of a cable into the cluster's network namespace."""
 _PORT, _GATEWAY = 16543, 18700
+_UBUNTU = "docker.io/library/ubuntu:24.04"
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,6 @@ class Cluster:
     runtime_image: str
     task_image: str
     folder: Path | None = None
-
-    def within(self, *argv: str) -> list[str]:
-        """A command line that runs where pods' and nodes' addresses are reachable."""
-        return ["nsenter", f"--net={self.folder}/net", "--", *argv] if self.folder else list(argv)
 
 
 def environment(folder: Path | None, *argv: str) -> list[str]:
@@ -71,25 +70,42 @@ def _own(base: Path) -> Iterator[Cluster]:
     _kube_up(folder, "up", KUBE_BIN=tools.stdout.strip())
     gateway = None
     try:
-        _image(folder, base)
+        _cable(folder)
+        _images(folder, base)
         store.mkdir()
-        serve = [sys.executable, str(HERE / "gateway.py"), str(store), key.hex(), NODE_ADDRESS, str(_GATEWAY)]
+        serve = [sys.executable, str(HERE / "gateway.py"), str(store), key.hex(), HOST_ADDRESS, str(_GATEWAY)]
         cluster = Cluster(
             folder / "kubeconfig",
-            f"osmo+http://{NODE_ADDRESS}:{_GATEWAY}#{scope.grant(key, scope.ALL, '', time.time() + 86400)}",
+            f"osmo+http://{HOST_ADDRESS}:{_GATEWAY}#{scope.grant(key, scope.ALL, '', time.time() + 86400)}",
             store.as_uri(),
             "localhost/osmo-runtime:1",
             "localhost/busybox:1",
             folder,
         )
-        gateway = subprocess.Popen(cluster.within(*serve), env={**os.environ, "PYTHONPATH": str(HERE.parents[2])})
-        _await_gateway(cluster)
+        gateway = subprocess.Popen(serve, env={**os.environ, "PYTHONPATH": str(HERE.parents[2])})
+        _await_gateway()
         yield cluster
     finally:
         if gateway is not None:
             gateway.terminate()
             gateway.wait(10)
+        subprocess.run(["ip", "link", "del", _CABLE], check=False, capture_output=True)
         _kube_up(folder, "down")
+
+
+def _cable(folder: Path) -> None:
+    """A way between this host and the cluster's nodes and pods; nothing else goes over it."""
+    subprocess.run(["ip", "link", "del", _CABLE], check=False, capture_output=True)
+    inside = ["nsenter", f"--net={folder}/net", "--"]
+    for argv in (
+        ["ip", "link", "add", _CABLE, "type", "veth", "peer", "name", "eth0", "netns", f"kube-up-{_PORT}"],
+        ["ip", "addr", "add", f"{HOST_ADDRESS}/24", "dev", _CABLE],
+        ["ip", "link", "set", _CABLE, "up"],
+        [*inside, "ip", "addr", "add", f"{_NEAR_ADDRESS}/24", "dev", "eth0"],
+        [*inside, "ip", "link", "set", "eth0", "up"],
+        ["ip", "route", "add", _PODS, "via", _NEAR_ADDRESS],
+    ):
+        subprocess.run(argv, check=True, capture_output=True)
 
 
 def _kube_up(folder: Path, *argv: str, **more: str) -> None:
@@ -100,18 +116,25 @@ def _kube_up(folder: Path, *argv: str, **more: str) -> None:
         pytest.fail(f"kube-up {argv[0]} gave {done.returncode}: {done.stderr[-2000:]}", pytrace=False)
 
 
-def _image(folder: Path, base: Path) -> None:
+def _images(folder: Path, base: Path) -> None:
+    """Ours, and a static busybox under the name that the examples use."""
     tools = Path(os.environ.get("OSMO_TOOLS") or Path.home() / ".cache/osmo-ray/tools")
     launcher = tools / "launcher/osmo-launcher"
     subprocess.run([sys.executable, HERE / "runtime_image.py", launcher, base / "image"], check=True)
     _kube_up(folder, "image", "localhost/osmo-runtime:1", str(base / "image"))
+    subprocess.run(
+        ["ctr", "-a", folder / "ctd.sock", "-n", "k8s.io", "images", "tag", "localhost/busybox:1", _UBUNTU],
+        check=True,
+        capture_output=True,
+    )
 
 
-def _await_gateway(cluster: Cluster) -> None:
-    url = f"http://{NODE_ADDRESS}:{_GATEWAY}/api/x/storage"
-    ask = cluster.within("curl", "-sf", "--noproxy", "*", "-I", url)
+def _await_gateway() -> None:
     until = time.monotonic() + 30
-    while subprocess.run(ask, capture_output=True).returncode:
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex((HOST_ADDRESS, _GATEWAY)) == 0:
+                return
         if time.monotonic() > until:
             pytest.fail("the storage gateway did not come up", pytrace=False)
         time.sleep(0.1)
