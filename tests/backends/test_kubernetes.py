@@ -15,7 +15,7 @@ from osmo_ray.backends.kubernetes.settings import ClusterSettings
 from osmo_ray.spec.attempt import AttemptPlan
 from tests.backends import contract
 from tests.backends.contract import BackendContract
-from tests.servers.kube.cluster import Cluster, kube  # noqa: F401
+from tests.servers.kube.cluster import Cluster
 
 pytestmark = pytest.mark.kubernetes
 
@@ -35,7 +35,7 @@ class TestKubernetesBackend(BackendContract):
     @pytest.fixture
     async def backend(
         self,
-        kube: Cluster,  # noqa: F811
+        kube: Cluster,
         owner: str,
         monkeypatch: pytest.MonkeyPatch,
     ) -> AsyncIterator[KubernetesBackend]:

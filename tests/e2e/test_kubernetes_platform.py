@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from tests.e2e.harness import ROOT, Platform, until
-from tests.servers.kube.cluster import HOST_ADDRESS, Cluster, kube  # noqa: F401
+from tests.servers.kube.cluster import HOST_ADDRESS, Cluster
 
 pytestmark = pytest.mark.kubernetes
 
 
 @pytest.fixture(scope="module")
-def platform(kube: Cluster) -> Iterator[Platform]:  # noqa: F811
+def platform(kube: Cluster) -> Iterator[Platform]:
     """A platform that pods can reach, with the cluster registered as `kube`."""
     home = Path(tempfile.mkdtemp(prefix="osmo-kube-e2e-"))
     made = Platform(home, host=HOST_ADDRESS)
@@ -32,7 +32,7 @@ def platform(kube: Cluster) -> Iterator[Platform]:  # noqa: F811
         shutil.rmtree(home, ignore_errors=True)
 
 
-def register(platform: Platform, kube: Cluster) -> None:  # noqa: F811
+def register(platform: Platform, kube: Cluster) -> None:
     platform.cli("backend", "add", "kube", "--kubeconfig", str(kube.kubeconfig), "--runtime-image", kube.runtime_image)
     until(lambda: backend(platform)["status"] == "ONLINE", 60)
 
@@ -86,7 +86,7 @@ def test_a_task_that_takes_too_much_memory_is_evicted(platform: Platform):
     assert (task["status"], task["exit_code"]) == ("FAILED_EVICTED", 3004)
 
 
-def test_a_cancelled_workflow_leaves_nothing_in_the_cluster(platform: Platform, kube: Cluster):  # noqa: F811
+def test_a_cancelled_workflow_leaves_nothing_in_the_cluster(platform: Platform, kube: Cluster):
     name = platform.submit(one("ubuntu:24.04", "[sleep, '600']"), "--pool", "kube")
     platform.running(name, "only")
     platform.cli("workflow", "cancel", name)
@@ -95,7 +95,7 @@ def test_a_cancelled_workflow_leaves_nothing_in_the_cluster(platform: Platform, 
     until(lambda: not objects(kube, "pods", workflow) and not objects(kube, "secrets", workflow), 60)
 
 
-def objects(kube: Cluster, kind: str, workflow: str) -> list[str]:  # noqa: F811
+def objects(kube: Cluster, kind: str, workflow: str) -> list[str]:
     import asyncio
 
     from osmo_ray.backends.kubernetes.client import HttpApi

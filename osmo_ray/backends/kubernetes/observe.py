@@ -33,7 +33,7 @@ class Seen:
     """One pod, looked at."""
 
     def __init__(self, pod: Object, now: float) -> None:
-        self.pod, self.now = pod, now
+        self.pod, self.now, self._gone = pod, now, False
         self.meta, self.status = pod["metadata"], pod.get("status") or {}
         self.key: AttemptKey = pods.key_of(pod)
         self.restart = pods.restart_of(pod)
@@ -68,10 +68,8 @@ class Seen:
 
     def vanished(self) -> Observation:
         """The attempt when its pod is gone from the cluster without a result."""
-        end = self._ended()
-        if end is not None and end.phase is Phase.FINISHED:
-            return end
-        return end or self._says(Phase.LOST, reason=self._why_gone())
+        self._gone = True
+        return self._ended() or self._says(Phase.LOST, reason=self._why_gone())
 
     def _ended(self) -> Observation | None:
         disruption = self.condition("DisruptionTarget")
@@ -202,7 +200,7 @@ class Seen:
     @property
     def _still(self) -> bool:
         """Nothing of the pod runs any more."""
-        return not any("running" in self.container(n) for n in (pods.INIT, pods.USER, pods.CTRL))
+        return self._gone or not any("running" in self.container(n) for n in (pods.INIT, pods.USER, pods.CTRL))
 
     def _image(self, name: str) -> str:
         spec = self.pod["spec"]
