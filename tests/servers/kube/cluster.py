@@ -44,6 +44,12 @@ class Cluster:
     task_image: str
     folder: Path | None = None
 
+    def part(self, verb: str, name: str) -> None:
+        """`kill` or `start` one part of a cluster of our own."""
+        if self.folder is None:
+            pytest.fail("this test kills parts of the cluster, so it needs one of its own: unset KUBECONFIG")
+        _kube_up(self.folder, verb, name)
+
 
 def environment(folder: Path | None, *argv: str) -> list[str]:
     return ["env", f"KUBE_DIR={folder}", f"KUBE_PORT={_PORT}", *argv]
