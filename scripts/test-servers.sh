@@ -17,6 +17,16 @@ need busybox busybox-static
 need pasta passt
 need ip iproute2
 need nc netcat-openbsd
+if [[ -z "${KUBECONFIG:-}" ]]; then # a cluster of our own
+  need etcd etcd-server
+  need containerd containerd
+  need iptables iptables
+  need conntrack conntrack
+  need socat socat
+  need openssl openssl
+  need curl curl
+  [[ -x /usr/lib/cni/bridge || -x /opt/cni/bin/bridge ]] || missing+=(containernetworking-plugins)
+fi
 if ((${#missing[@]})); then
   if [[ $(id -u) -ne 0 ]]; then
     echo "test-servers: needs these Debian packages, and root to install them: ${missing[*]}" >&2
@@ -30,4 +40,5 @@ if ! command -v npm >/dev/null 2>&1; then
   exit 1
 fi
 [[ -x tests/servers/install.sh ]] && bash tests/servers/install.sh azurite
-.venv/bin/python -m pytest -q -m "postgres or servers or root or container" "$@"
+make --no-print-directory kube-tools
+.venv/bin/python -m pytest -q -m "postgres or servers or root or container or kubernetes" "$@"

@@ -245,6 +245,15 @@ async def test_an_older_controller_that_comes_late_is_refused_by_the_cluster(wor
         await late.close()
 
 
+async def test_what_a_replaced_controller_still_makes_is_deleted(world: World):
+    assert await world.backend.apply(7, [contract.group(world.attempt())]) == {}
+    stray = world.attempt("sleep", "600")
+    value = pods.pod_of(stray, world.backend.settings, world.backend.settings.platforms[0], 6)
+    await world.api.apply(f"{PODS}/{world.name(stray)}", value)
+    await eventually(lambda: is_gone(world, stray))
+    assert stray.key not in {o.key for o in await world.backend.list()}
+
+
 async def test_the_secret_goes_with_the_pod(world: World):
     plan = world.attempt("sleep", "600")
     await world.apply(plan)

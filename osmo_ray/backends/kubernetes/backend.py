@@ -36,7 +36,7 @@ from osmo_ray.spec.reason import Reason
 log = logging.getLogger(__name__)
 _FIRST_LIST = 20.0
 _QUIET = 75.0
-_ROUND = 0.3
+_ROUND, _SETTLE_AGAIN = 0.3, 3.0
 _AT_ONCE = 16
 _PER_SELECTOR = 40
 _DAY = 86400.0
@@ -69,6 +69,10 @@ class KubernetesBackend:
         self._news: asyncio.Queue[Observation] = asyncio.Queue()
         self._said: dict[AttemptKey, tuple[str, str]] = {}
         self._secrets: set[str] = set()
+        self._told: set[AttemptKey] = set()
+        """Attempts that were applied from here."""
+        self._strays: set[str] = set()
+        """Names of pods that nobody wants, on their way out."""
         self._buried: dict[str, float] = {}
         self._settled: dict[AttemptKey, float] = {}
         self._to_settle: list[AttemptKey] = []
@@ -177,6 +181,7 @@ class KubernetesBackend:
         last = max(found, default=-1)
         if last > plan.restart:
             return
+        self._told.add(key)
         async with self._sending:
             if last == plan.restart:
                 await self._update(plan, found[last])
@@ -247,13 +252,15 @@ class KubernetesBackend:
             if "deletionTimestamp" not in pod["metadata"]:
                 await self._api.delete(f"{self._pods_path}/{pod['metadata']['name']}", grace)
 
-    async def _settle(self) -> None:
-        await asyncio.sleep(_ROUND)
+    async def _settle(self, pause: float = _ROUND) -> None:
+        await asyncio.sleep(pause)
         keys, self._to_settle = self._to_settle, []
         try:
             await self._delete(pods.ATTEMPT, [str(key) for key in keys], 1.0)
         except (ApiError, BackendUnavailable) as error:
             log.warning("cluster %s: settled pods could not be deleted yet: %s", self.name, error)
+            self._to_settle = keys + self._to_settle
+            self._later(self._settle(_SETTLE_AGAIN))
 
     async def _delete(self, label: str, values: Sequence[str], grace: float) -> None:
         """All pods with one of these values, in as few calls as their names fit into. Their Secrets go with them."""
@@ -293,6 +300,7 @@ class KubernetesBackend:
         if deleted:
             found.pop(restart, None)
             self._secrets.discard(str(pod["metadata"]["name"]))
+            self._strays.discard(str(pod["metadata"]["name"]))
             if not found:
                 self._pods.pop(key)
             if restart > max(found, default=-1):
@@ -302,20 +310,26 @@ class KubernetesBackend:
             return
         found[restart] = pod
         group = str(pod["metadata"]["labels"][pods.GROUP])
-        if group in self._buried and "deletionTimestamp" not in pod["metadata"]:
+        if group in self._buried or (known is None and self._stale(key, pod)):
+            self._strays.add(str(pod["metadata"]["name"]))
             self._later(self._delete_late(pod))
         elif restart == max(found):
             self._look(key, pod)
 
+    def _stale(self, key: AttemptKey, pod: Object) -> bool:
+        """Made after our first command by a controller that we have replaced: it did not know yet."""
+        epoch = int(pod["metadata"]["annotations"].get(pods.EPOCH) or 0)
+        return self._mine.synced and key not in self._told and epoch < self._fence.won
+
     async def _delete_late(self, pod: Object) -> None:
-        """Somebody made it after its group was deleted."""
+        """Nobody wants it: its group was deleted before, or it is a stale controller's."""
         try:
             await self._delete_pods([pod], 1.0)
         except (ApiError, BackendUnavailable) as error:
             log.warning("cluster %s: %s", self.name, error)
 
     def _look(self, key: AttemptKey, pod: Object) -> None:
-        if key not in self._settled:
+        if key not in self._settled and pod["metadata"]["name"] not in self._strays:
             self._tell(Seen(pod, time.time()).observation())
 
     def _gone(self, key: AttemptKey, pod: Object) -> None:
@@ -323,7 +337,7 @@ class KubernetesBackend:
         self._said.pop(key, None)
         if key in self._settled or str(pod["metadata"]["labels"][pods.GROUP]) in self._buried:
             self._newest.pop(key, None)
-        elif newest is None or newest.phase not in OVER:
+        elif newest is not None and newest.phase not in OVER:
             self._tell(Seen(pod, time.time()).vanished())
 
     def _tell(self, seen: Observation) -> None:
@@ -367,6 +381,7 @@ class KubernetesBackend:
         limit = time.monotonic() - _DAY
         self._buried = {uuid: at for uuid, at in self._buried.items() if at > limit}
         self._settled = {key: at for key, at in self._settled.items() if at > limit}
+        self._told.intersection_update(self._pods)
 
 
 def _version(value: Object) -> int:

@@ -2,8 +2,8 @@
 it was cut off finds out before it changes anything.
 
 A new epoch is written once, by an update that only one of two writers can make; later commands of that epoch compare
-numbers in memory, which a watch keeps fresh. What a stale controller sends in the moment before it hears the news is
-caught by the new one: it deletes what it does not want.
+numbers in memory, which a watch keeps fresh. A pod that a stale controller makes in the moment before it hears the
+news carries the old epoch, by which the new controller knows it for what it is, and deletes it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,11 @@ class Fence:
         self._lock = asyncio.Lock()
         query = {"fieldSelector": f"metadata.name={self._name}"}
         self.reflector = Reflector(api, self._path, query, self._changed)
+
+    @property
+    def won(self) -> int:
+        """The epoch that this process speaks with; -1 before its first command."""
+        return self._won
 
     async def pass_with(self, epoch: int) -> None:
         """Raises `StaleEpoch` when a higher epoch is known."""
