@@ -21,7 +21,7 @@ pytestmark = pytest.mark.kubernetes
 
 
 def connect(cluster: Cluster, owner: str) -> KubernetesBackend:
-    access = open_kubeconfig(cluster.kubeconfig.read_text())
+    access = open_kubeconfig(cluster.backend_kubeconfig.read_text())
     settings = ClusterSettings(owner, cluster.storage_url, cluster.runtime_image, access.namespace)
     return KubernetesBackend("kube", HttpApi(access), settings)
 

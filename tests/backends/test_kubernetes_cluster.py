@@ -25,7 +25,16 @@ from tests.backends import contract
 from tests.servers.kube.cluster import Cluster
 
 pytestmark = pytest.mark.kubernetes
-NODE, PODS = "node-1", "/api/v1/namespaces/default/pods"
+CLIENT = """
+import socket, time
+for _ in range(100):  # the barrier says that the server's command begins, not that it listens
+    try:
+        print("got", socket.create_connection(("{{host:server}}", 7000), 10).recv(9).decode())
+        break
+    except ConnectionRefusedError:
+        time.sleep(0.1)
+"""
+NODE, PODS = "node-1", "/api/v1/namespaces/osmo/pods"
 
 
 @dataclass
@@ -58,7 +67,7 @@ class World:
 
     async def objects(self, plan: AttemptPlan, kind: str = "pods") -> Sequence[Object]:
         selector = {"labelSelector": f"{pods.ATTEMPT}={plan.key}"}
-        return list((await self.api.get(f"/api/v1/namespaces/default/{kind}", selector))["items"])
+        return list((await self.api.get(f"/api/v1/namespaces/osmo/{kind}", selector))["items"])
 
     def name(self, plan: AttemptPlan) -> str:
         return pods.name_of(plan.key, plan.restart)
@@ -69,7 +78,7 @@ class World:
 
 
 def connect(cluster: Cluster, owner: str) -> KubernetesBackend:
-    access = open_kubeconfig(cluster.kubeconfig.read_text())
+    access = open_kubeconfig(cluster.backend_kubeconfig.read_text())
     settings = ClusterSettings(owner, cluster.storage_url, cluster.runtime_image, access.namespace)
     return KubernetesBackend("kube", HttpApi(access), settings)
 
@@ -156,9 +165,9 @@ async def test_siblings_find_each_other_by_name_behind_the_barrier(world: World)
     """The client looks its sibling up by the name that stands for `{{host:server}}`."""
     group = contract.fresh()
     serve = "import socket as s; l = s.create_server(('', 7000)); c, _ = l.accept(); c.sendall(b'hello'); c.close()"
-    ask = "import socket as s; c = s.create_connection(('{{host:server}}', 7000), 10); print('got', c.recv(9).decode())"
+
     common = {"group": group, "barrier": True, "go": False, "peers": ("server", "client")}
-    server, client = world.python(serve, task="server", **common), world.python(ask, task="client", **common)
+    server, client = world.python(serve, task="server", **common), world.python(CLIENT, task="client", **common)
     await world.apply(server, client)
     await world.until(server.key, lambda o: o.phase is Phase.READY)
     ready = {o.key: o for o in await world.backend.list()}

@@ -319,6 +319,7 @@ def test_a_token_is_read():
         (kubeconfig(user="{username: a, password: b}"), "token"),
         (kubeconfig(cluster='{server: "https://h", insecure-skip-tls-verify: true}'), "insecure"),
         (kubeconfig(cluster='{server: "file:///etc/passwd"}'), "https"),
+        (kubeconfig(cluster='{server: "http://h:80"}'), "without TLS"),
         (kubeconfig(current="other"), "it has: c"),
         ("[1, 2]", "no clusters"),
         ("a: [", "not YAML"),

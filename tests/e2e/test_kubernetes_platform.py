@@ -35,7 +35,9 @@ def platform(kube: Cluster) -> Iterator[Platform]:
 
 
 def register(platform: Platform, kube: Cluster) -> None:
-    platform.cli("backend", "add", "kube", "--kubeconfig", str(kube.kubeconfig), "--runtime-image", kube.runtime_image)
+    platform.cli(
+        "backend", "add", "kube", "--kubeconfig", str(kube.backend_kubeconfig), "--runtime-image", kube.runtime_image
+    )
     until(lambda: backend(platform)["status"] == "ONLINE", 60)
 
 
@@ -121,15 +123,25 @@ workflow:
       command: [python3, -c]
       args:
       - |
-        import socket
-        print("got", socket.create_connection(("{{host:server}}", 7000), 20).recv(9).decode())
+        import socket, time
+        for _ in range(100):
+            try:
+                print("got", socket.create_connection(("{{host:server}}", 7000), 20).recv(9).decode())
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.1)
     - name: two
       image: localhost/osmo-runtime:1
       command: [python3, -c]
       args:
       - |
-        import socket
-        print("got", socket.create_connection(("{{host:server}}", 7000), 20).recv(9).decode())
+        import socket, time
+        for _ in range(100):
+            try:
+                print("got", socket.create_connection(("{{host:server}}", 7000), 20).recv(9).decode())
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.1)
 """
 
 
@@ -194,7 +206,7 @@ def objects(kube: Cluster, kind: str, workflow: str) -> list[str]:
         api = HttpApi(open_kubeconfig(kube.kubeconfig.read_text()))
         try:
             selector = {"labelSelector": f"osmo-ray/workflow={workflow}"}
-            found = await api.get(f"/api/v1/namespaces/default/{kind}", selector)
+            found = await api.get(f"/api/v1/namespaces/osmo/{kind}", selector)
             return [str(one["metadata"]["name"]) for one in found["items"]]
         finally:
             await api.close()

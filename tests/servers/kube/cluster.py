@@ -7,6 +7,8 @@ OSMO_TEST_STORAGE_URL beside KUBECONFIG: images that its nodes can have, and sto
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import os
 import secrets
 import shutil
@@ -16,11 +18,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import yaml
 
+from osmo_ray.backends.kubernetes.client import HttpApi
+from osmo_ray.backends.kubernetes.kubeconfig import open_kubeconfig
 from osmo_ray.objects import scope
 
 HERE = Path(__file__).resolve().parent
@@ -36,6 +41,7 @@ class Cluster:
     """Where the cluster is, and what runs in it. `folder` is kube-up's state; None for a cluster of somebody else."""
 
     kubeconfig: Path
+    """An administrator's."""
     storage_url: str
     """For pods."""
     storage: str
@@ -43,6 +49,8 @@ class Cluster:
     runtime_image: str
     task_image: str
     folder: Path | None = None
+    backend_kubeconfig: Path = Path()
+    """Of the account that `clusters/kubernetes/backend.yaml` makes: all that the backend may do."""
 
     def part(self, verb: str, name: str) -> None:
         """`kill` or `start` one part of a cluster of our own."""
@@ -61,7 +69,8 @@ def kube() -> Iterator[Cluster]:
     if given:
         storage = os.environ["OSMO_TEST_STORAGE_URL"]
         images = os.environ["OSMO_TEST_RUNTIME_IMAGE"], os.environ["OSMO_TEST_TASK_IMAGE"]
-        yield Cluster(Path(given), storage, storage, *images)
+        with tempfile.TemporaryDirectory() as base:
+            yield _with_account(Cluster(Path(given), storage, storage, *images), Path(base))
         return
     base = Path(tempfile.mkdtemp(prefix="osmo-kube-"))
     try:
@@ -90,13 +99,40 @@ def _own(base: Path) -> Iterator[Cluster]:
         )
         gateway = subprocess.Popen(serve, env={**os.environ, "PYTHONPATH": str(HERE.parents[2])})
         _await_gateway()
-        yield cluster
+        yield _with_account(cluster, base)
     finally:
         if gateway is not None:
             gateway.terminate()
             gateway.wait(10)
         subprocess.run(["ip", "link", "del", _CABLE], check=False, capture_output=True)
         _kube_up(folder, "down")
+
+
+def _with_account(cluster: Cluster, base: Path) -> Cluster:
+    """The account of the documents, made and used as they say."""
+    manifest = HERE.parents[2] / "clusters/kubernetes/backend.yaml"
+    kubeconfig = base / "backend.kubeconfig"
+    kubeconfig.write_text(asyncio.run(_account(cluster.kubeconfig, manifest)))
+    return replace(cluster, backend_kubeconfig=kubeconfig)
+
+
+async def _account(admin: Path, manifest: Path) -> str:
+    access, config = open_kubeconfig(admin.read_text()), yaml.safe_load(admin.read_text())
+    api = HttpApi(access)
+    for one in yaml.safe_load_all(manifest.read_text()):
+        group, kind, meta = one["apiVersion"], one["kind"].lower() + "s", one["metadata"]
+        base = f"/apis/{group}" if "/" in group else f"/api/{group}"
+        below = f"/namespaces/{meta['namespace']}" if "namespace" in meta else ""
+        await api.apply(f"{base}{below}/{kind}/{meta['name']}", one)
+    token = ""
+    while not token:
+        found = await api.get("/api/v1/namespaces/osmo/secrets/osmo-backend-token")
+        token = base64.b64decode((found.get("data") or {}).get("token", "")).decode()
+        await asyncio.sleep(0.05)
+    await api.close()
+    config["users"] = [{"name": "osmo-backend", "user": {"token": token}}]
+    config["contexts"][0]["context"].update(user="osmo-backend", namespace="osmo")
+    return str(yaml.safe_dump(config))
 
 
 def _cable(folder: Path) -> None:
