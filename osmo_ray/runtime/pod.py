@@ -17,19 +17,19 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from osmo_ray.runtime import codec, reasons, work
+from osmo_ray.runtime import codec, reasons, transfer, work
 from osmo_ray.runtime.codec import Job, Orders
 from osmo_ray.runtime.errors import RuntimeFailure
 from osmo_ray.runtime.logs import Log, log_prefix
 from osmo_ray.runtime.place import Place
 from osmo_ray.runtime.sandbox import OUTPUT
 from osmo_ray.runtime.spool import Folder, replace_file
-from osmo_ray.spec.attempt import AttemptPlan
+from osmo_ray.spec.attempt import AttemptPlan, FilePlan
 from osmo_ray.spec.reason import Reason
 from osmo_ray.spec.tokens import Tokens, expand, host_label, host_name, variables
 
@@ -102,7 +102,7 @@ def waits(plan: AttemptPlan) -> bool:
 def main(argv: list[str] | None = None) -> int:
     """`python -m osmo_ray.runtime.pod init|beside`"""
     what = (argv or sys.argv[1:])[0]
-    job = codec.job_from_json(json.loads((Path(SECRET) / "job.json").read_text()))
+    job = job_from_json((Path(SECRET) / "job.json").read_text(), with_files=what == "init")
     return {"init": before, "beside": beside}[what](job)
 
 
@@ -373,9 +373,27 @@ def _shipper(here: Place) -> work.Shipper:
     return work.Shipper(here.job.storage_url, prefix, here.folder.log)
 
 
-def job_of(plan: AttemptPlan, storage_url: str) -> Job:
-    """What the Secret holds. Orders and names of siblings come later, by the annotations."""
-    return Job(replace(plan, hosts={}), "pod", storage_url=storage_url)
+def job_to_json(plan: AttemptPlan, storage_url: str, files_at: str) -> str:
+    """What the Secret holds. Orders and names of siblings come later, by the annotation; files that are too large for
+    a Secret are in the storage, under the key `files_at`."""
+    kept = replace(plan, hosts={}, files=() if files_at else plan.files)
+    return json.dumps(codec.job_to_json(Job(kept, "pod", storage_url=storage_url)) | {"files_at": files_at})
+
+
+def job_from_json(text: str, *, with_files: bool) -> Job:
+    """What `job_to_json` wrote; with its files, wherever they are."""
+    value = json.loads(text)
+    job = codec.job_from_json(value)
+    if not with_files or not value["files_at"]:
+        return job
+    store = work.open_store(job.storage_url)
+    files = json.loads(transfer.retrying(lambda: store.read(value["files_at"])))
+    return replace(job, plan=replace(job.plan, files=tuple(FilePlan(**file) for file in files)))
+
+
+def files_to_json(files: Sequence[FilePlan]) -> bytes:
+    """Files as they wait in the storage."""
+    return json.dumps([{"path": f.path, "contents": f.contents, "base64": f.base64} for f in files]).encode()
 
 
 if __name__ == "__main__":

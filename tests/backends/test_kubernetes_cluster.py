@@ -124,6 +124,14 @@ async def test_inputs_files_and_outputs_are_where_the_documents_say(world: World
     assert "made\nin contract-1 t\n" in told and "input 0: 1 file" in told and "output: 2 files" in told
 
 
+async def test_files_that_no_secret_can_hold(world: World):
+    files = (FilePlan("/big", "x" * (2 << 20)), FilePlan("/small", "of {{workflow_id}}"))
+    plan = world.attempt("sh", "-c", "wc -c < /big; cat /small", files=files)
+    await world.apply(plan)
+    assert (await world.finished(plan.key)).exit_code == 0
+    assert f"{2 << 20}\nof contract-1" in world.log(plan)
+
+
 async def test_a_missing_input_ends_the_attempt_with_its_reason(world: World):
     plan = world.attempt(inputs=(InputPlan("prefix", "in/nothing"),))
     await world.apply(plan)

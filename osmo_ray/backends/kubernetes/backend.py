@@ -21,6 +21,9 @@ from osmo_ray.backends.kubernetes.observe import OVER, Seen
 from osmo_ray.backends.kubernetes.reflector import Reflector
 from osmo_ray.backends.kubernetes.settings import ClusterSettings
 from osmo_ray.backends.protocol import BackendUnavailable
+from osmo_ray.objects import open_store
+from osmo_ray.objects.protocol import ObjectError
+from osmo_ray.runtime.pod import files_to_json
 from osmo_ray.spec.attempt import (
     AttemptKey,
     AttemptPlan,
@@ -40,6 +43,7 @@ _ROUND, _SETTLE_AGAIN = 0.3, 3.0
 _AT_ONCE = 16
 _PER_SELECTOR = 40
 _DAY = 86400.0
+_LARGE = 256 << 10
 _NO_METRICS = 300.0
 _TOLD = ("FailedScheduling",)  # the pod's condition says the same
 _START_ERROR = 3003
@@ -65,6 +69,8 @@ class KubernetesBackend:
         self._reflectors = (self._mine, self._nodes, self._others, self._events, self._fence.reflector)
         self._pods: dict[AttemptKey, dict[int, Object]] = {}
         """By attempt and restart: the newest restart counts."""
+        self._groups: dict[str, set[AttemptKey]] = {}
+        """By group: the attempts that have pods."""
         self._newest: dict[AttemptKey, Observation] = {}
         self._news: asyncio.Queue[Observation] = asyncio.Queue()
         self._said: dict[AttemptKey, tuple[str, str]] = {}
@@ -107,13 +113,13 @@ class KubernetesBackend:
         await self._connected()
         await self._fence.pass_with(epoch)
         self._buried.update(dict.fromkeys(groups, time.monotonic()))
-        known = {str(pod["metadata"]["labels"][pods.GROUP]) for pod in self._all_pods()}
-        await self._delete(pods.GROUP, [uuid for uuid in groups if uuid in known], grace)
+        await self._delete(pods.GROUP, [uuid for uuid in groups if uuid in self._groups], grace)
 
     async def list(self) -> Sequence[Observation]:
         await self._connected()
-        for key, found in self._pods.items():
-            self._look(key, found[max(found)])  # patience with some errors ends without any change of the pod
+        for key in [key for key, seen in self._newest.items() if seen.phase is Phase.PENDING]:
+            if found := self._pods.get(key):
+                self._look(key, found[max(found)])  # patience with an error ends without any change of the pod
         return tuple(self._newest.values())
 
     async def watch(self, wait: float) -> Sequence[Observation]:
@@ -225,22 +231,21 @@ class KubernetesBackend:
             )  # fmt: skip
 
     async def _give_secret(self, plan: AttemptPlan, uid: str) -> None:
-        secret = pods.secret_of(plan, self.settings, uid)
+        """The job; of large files only the word where in the storage they are, since a Secret holds a megabyte."""
+        files_at = ""
+        if sum(len(file.contents) for file in plan.files) > _LARGE:
+            files_at = pods.files_key(plan)
+            await asyncio.to_thread(_put_files, self.settings.storage_url, files_at, plan)
+        secret = pods.secret_of(plan, self.settings, uid, files_at)
         name = str(secret["metadata"]["name"])
         await self._api.apply(f"{self._secrets_path}/{name}", secret)
         self._secrets.add(name)
 
     async def _end_superseded(self, plans: Iterable[GroupPlan]) -> None:
         """Attempts of these groups that the plans no longer list."""
-        listed = {plan.uuid: {a.key for a in plan.attempts} for plan in plans}
-        old = [
-            pod
-            for pod in self._all_pods()
-            if (group := str(pod["metadata"]["labels"][pods.GROUP])) in listed
-            and pods.key_of(pod) not in listed[group]
-            and not self._is_over(pod)
-        ]
-        await self._delete_pods(old, 10.0)
+        for plan in plans:
+            old = self._groups.get(plan.uuid, set()) - {a.key for a in plan.attempts}
+            await self._delete_pods([p for k in old for p in self._pods[k].values() if not self._is_over(p)], 10.0)
 
     def _is_over(self, pod: Object) -> bool:
         """Its end is known, or it is being ended: settling it deletes it."""
@@ -286,16 +291,15 @@ class KubernetesBackend:
         if time.monotonic() - max(r.heard for r in self._reflectors) > _QUIET:
             await self._api.get("/version")
 
-    def _all_pods(self) -> Sequence[Object]:
-        return [pod for found in self._pods.values() for pod in found.values()]
-
     def _take(self, pod: Object) -> None:
         """A pod as an answer shows it, which may be newer than what the watch has told."""
         self._pod_changed(pod, False)
 
     def _pod_changed(self, pod: Object, deleted: bool) -> None:
         key, restart = pods.key_of(pod), pods.restart_of(pod)
+        group = str(pod["metadata"]["labels"][pods.GROUP])
         found = self._pods.setdefault(key, {})
+        self._groups.setdefault(group, set()).add(key)
         known = found.get(restart)
         if deleted:
             found.pop(restart, None)
@@ -303,13 +307,15 @@ class KubernetesBackend:
             self._strays.discard(str(pod["metadata"]["name"]))
             if not found:
                 self._pods.pop(key)
+                self._groups[group].discard(key)
+                if not self._groups[group]:
+                    self._groups.pop(group)
             if restart > max(found, default=-1):
                 self._gone(key, pod)
             return
         if known is not None and _version(known) > _version(pod):
             return
         found[restart] = pod
-        group = str(pod["metadata"]["labels"][pods.GROUP])
         if group in self._buried or (known is None and self._stale(key, pod)):
             self._strays.add(str(pod["metadata"]["name"]))
             self._later(self._delete_late(pod))
@@ -353,17 +359,14 @@ class KubernetesBackend:
 
     def _event(self, event: Object, deleted: bool) -> None:
         """A warning of the cluster about one of our pods, told once for each new text."""
-        name, reason = str(event["involvedObject"].get("name")), str(event.get("reason") or "")
-        if deleted or not name.startswith("osmo-") or reason in _TOLD:
+        key = pods.key_in(str(event["involvedObject"].get("name")))
+        newest = self._newest.get(key) if key is not None else None
+        said = str(event.get("reason") or ""), " ".join(str(event.get("message") or "").split())[:500].rstrip(".")
+        if deleted or newest is None or newest.phase in OVER or said[0] in _TOLD:
             return
-        for key, found in self._pods.items():
-            if any(pod["metadata"]["name"] == name for pod in found.values()):
-                text = " ".join(str(event.get("message") or "").split())[:500].rstrip(".")
-                newest = self._newest.get(key)
-                if self._said.get(key) != (reason, text) and newest is not None and newest.phase not in OVER:
-                    self._said[key] = (reason, text)
-                    self._news.put_nowait(replace(newest, phase=Phase.PENDING, reason=Reason(reason, text)))
-                return
+        if self._said.get(newest.key) != said:
+            self._said[newest.key] = said
+            self._news.put_nowait(replace(newest, phase=Phase.PENDING, reason=Reason(*said)))
 
     # --- small help ------------------------------------------------------------------------------------------------
 
@@ -382,6 +385,13 @@ class KubernetesBackend:
         self._buried = {uuid: at for uuid, at in self._buried.items() if at > limit}
         self._settled = {key: at for key, at in self._settled.items() if at > limit}
         self._told.intersection_update(self._pods)
+
+
+def _put_files(storage_url: str, key: str, plan: AttemptPlan) -> None:
+    try:
+        open_store(storage_url).write(key, files_to_json(plan.files))
+    except ObjectError as error:
+        raise BackendUnavailable(f"the files of {plan.key} could not be put into the storage: {error}") from error
 
 
 def _version(value: Object) -> int:

@@ -37,6 +37,19 @@ def name_of(key: AttemptKey, restart: int) -> str:
     return f"osmo-{key}-{restart}"
 
 
+def key_in(name: str) -> AttemptKey | None:
+    """The attempt that a pod's name stands for; None for a pod that is not ours."""
+    parts = name.split("-")
+    if len(parts) != 4 or parts[0] != "osmo" or not parts[2].isdigit():
+        return None
+    return AttemptKey(parts[1], int(parts[2]))
+
+
+def files_key(plan: AttemptPlan) -> str:
+    """Where large files wait for the init container; removed with what else is kept of the workflow."""
+    return f"workflows/{plan.workflow_uuid}/{plan.key.task_uuid}/files-{plan.key.retry_id}.json"
+
+
 def pod_of(plan: AttemptPlan, settings: ClusterSettings, platform: Platform, epoch: int) -> dict[str, Any]:
     """The pod of one attempt, as it is applied."""
     made: dict[str, Any] = {
@@ -60,10 +73,11 @@ def pod_of(plan: AttemptPlan, settings: ClusterSettings, platform: Platform, epo
     return merged(template, made) if template else made
 
 
-def secret_of(plan: AttemptPlan, settings: ClusterSettings, pod_uid: str) -> dict[str, Any]:
-    """The job, which may hold credentials. Kubernetes deletes it with the pod that owns it."""
+def secret_of(plan: AttemptPlan, settings: ClusterSettings, pod_uid: str, files_at: str = "") -> dict[str, Any]:
+    """The job, which may hold credentials. Kubernetes deletes it with the pod that owns it. `files_at` is where in
+    the storage its files are, when they are too large for it."""
     name = name_of(plan.key, plan.restart)
-    job = json.dumps(codec.job_to_json(pod.job_of(plan, settings.storage_url)))
+    job = pod.job_to_json(plan, settings.storage_url, files_at)
     return {
         "apiVersion": "v1",
         "kind": "Secret",
