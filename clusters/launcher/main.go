@@ -179,8 +179,10 @@ func command(folder string, what start, signals <-chan os.Signal) ending {
 	}
 	read := make(chan struct{})
 	go copyLog(output, filepath.Join(folder, "log"), read)
-	go forward(pid, signals)
+	ended := make(chan struct{})
+	go forward(pid, signals, ended)
 	status := reap(pid)
+	close(ended)
 	sweep()
 	select {
 	case <-read:
@@ -223,10 +225,16 @@ func kind(err error) string {
 	return "exec"
 }
 
-func forward(pid int, signals <-chan os.Signal) {
-	for one := range signals {
-		if number, ok := one.(syscall.Signal); ok {
-			syscall.Kill(-pid, number)
+// forward passes signals on to the command's session until it has ended; those that come later are for us.
+func forward(pid int, signals <-chan os.Signal, ended <-chan struct{}) {
+	for {
+		select {
+		case <-ended:
+			return
+		case one := <-signals:
+			if number, ok := one.(syscall.Signal); ok {
+				syscall.Kill(-pid, number)
+			}
 		}
 	}
 }

@@ -358,12 +358,14 @@ class Mirror:
 
 
 def tell(result: Mapping[str, Any], path: Path = Path(MESSAGE)) -> None:
-    """The termination message; Kubernetes keeps 4096 bytes of it, so long evidence is cut first."""
+    """The termination message. Kubernetes keeps 4096 bytes of it, so a long reason is cut until it fits."""
     text = json.dumps(result)
-    reason = result.get("reason")
-    if len(text) > _MESSAGE_LIMIT and reason:
-        evidence = {k: str(v)[-300:] for k, v in list(reason["evidence"].items())[:6]}
-        short = {**reason, "sentence": reason["sentence"][:600], "evidence": evidence}
+    for size in (300, 100, 20):
+        reason = result.get("reason")
+        if len(text) <= _MESSAGE_LIMIT or not reason:
+            break
+        evidence = {name: str(value)[-size:] for name, value in list(reason["evidence"].items())[:6]}
+        short = {**reason, "sentence": reason["sentence"][: 2 * size], "evidence": evidence}
         text = json.dumps({**result, "reason": short})
     path.write_text(text)
 
