@@ -19,13 +19,16 @@ stop: ## Stop the platform that `make run` started
 test: setup ## Run the tests that need no root and no servers
 	@bash scripts/test.sh
 
-test-servers: setup ## Install and start real servers (PostgreSQL, podman, azurite, netns hosts), run their tests
+test-servers: setup ## Install and start real servers (PostgreSQL, podman, azurite, Kubernetes, netns hosts), run their tests
 	@bash scripts/test-servers.sh
 
 check: setup ## Lint, types, import contract
 	@.venv/bin/ruff format --check -q . && .venv/bin/ruff check -q .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-logo 2>/dev/null || .venv/bin/lint-imports
+
+kube-tools: ## Build a real Kubernetes for tests and our launcher (Go); KUBE_BIN or KUBECONFIG takes a ready one
+	@bash tests/servers/kube/build.sh >/dev/null
 
 bench: setup ## Measure, beside references in the same run
 	@$(PY) -m bench
@@ -40,4 +43,4 @@ wheel: setup ## Build the wheel into dist/
 clean: ## Remove what was built here (not the platform's state in OSMO_HOME)
 	@rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-.PHONY: help setup run stop test test-servers check bench lock wheel clean
+.PHONY: help setup run stop test test-servers kube-tools check bench lock wheel clean

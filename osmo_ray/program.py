@@ -99,6 +99,14 @@ VERBS: Mapping[str, Entry] = {
         },
     ),
     "audit": ("who changed what", f"{_CLI}.user:AUDIT"),
+    "backend": (
+        "the clusters that work is sent to",
+        {
+            "list": ("list them, with how they are", f"{_CLI}.backends:BACKEND_LIST"),
+            "add": ("register a Kubernetes cluster", f"{_CLI}.backends:BACKEND_ADD"),
+            "remove": ("forget one", f"{_CLI}.backends:BACKEND_REMOVE"),
+        },
+    ),
     "profile": (
         "your own settings",
         {

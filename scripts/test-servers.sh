@@ -20,6 +20,16 @@ need nc netcat-openbsd
 need rsync rsync
 need ssh openssh-client
 [[ -x /usr/lib/openssh/sftp-server ]] || missing+=(openssh-sftp-server)
+if [[ -z "${KUBECONFIG:-}" ]]; then # a cluster of our own
+  need etcd etcd-server
+  need containerd containerd
+  need iptables iptables
+  need conntrack conntrack
+  need socat socat
+  need openssl openssl
+  need curl curl
+  [[ -x /usr/lib/cni/bridge || -x /opt/cni/bin/bridge ]] || missing+=(containernetworking-plugins)
+fi
 if ((${#missing[@]})); then
   if [[ $(id -u) -ne 0 ]]; then
     echo "test-servers: needs these Debian packages, and root to install them: ${missing[*]}" >&2
@@ -33,4 +43,5 @@ if ! command -v npm >/dev/null 2>&1; then
   exit 1
 fi
 [[ -x tests/servers/install.sh ]] && bash tests/servers/install.sh azurite
-.venv/bin/python -m pytest -q -m "postgres or servers or root or container" "$@"
+make --no-print-directory kube-tools
+.venv/bin/python -m pytest -q -m "postgres or servers or root or container or kubernetes" "$@"

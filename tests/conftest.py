@@ -11,6 +11,11 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 from hypothesis import settings
 
+from tests.servers.kube.cluster import kube
+
+__all__ = ["kube"]
+"""Fixtures of all rooms: one real cluster serves all tests of a run that need one."""
+
 # The same examples in every run, so that a change is judged by what it changed. `OSMO_EXPLORE=1` looks for new ones;
 # what it finds becomes a test of its own.
 settings.register_profile("repeatable", derandomize=True)

@@ -118,10 +118,15 @@ class AskAgents:
         self._agents: dict[str, Any] = {}
 
     async def logs(self, key: AttemptKey, node: str, offset: int, limit: int, wait: float) -> LogChunk:
-        """Part of a log. Raises `BackendUnavailable` when the agent cannot be asked now."""
+        """Part of a log. Raises `BackendUnavailable` when the agent cannot be asked now. The nodes of a registered
+        cluster (`lab/node-1`) have none: the controller asks the cluster."""
         try:
-            agent = await self._agent(node)
-            chunk: LogChunk = await asyncio.wait_for(agent.logs.remote(key, offset, limit, wait), wait + _CALL)
+            if "/" in node:
+                controller = await asyncio.to_thread(ray.get_actor, names.CONTROLLER, names.NAMESPACE)
+                asked = controller.logs.remote(key, node, offset, limit, wait)
+            else:
+                asked = (await self._agent(node)).logs.remote(key, offset, limit, wait)
+            chunk: LogChunk = await asyncio.wait_for(asked, wait + _CALL)
             return chunk
         except (RayError, ValueError, TimeoutError, KeyError, FileNotFoundError) as error:
             self._agents.pop(node, None)

@@ -20,6 +20,7 @@ from osmo_ray.api.middleware import Gate
 from osmo_ray.api.routes import (
     apps,
     auth,
+    backends,
     code,
     credentials,
     extra,
@@ -40,7 +41,23 @@ Beside = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 """What is open while the application is."""
 
 
-_PARTS = (auth, users, workflows, streams, tasks, pools, profile, credentials, apps, outputs, code, extra, inside, page)
+_PARTS = (
+    auth,
+    users,
+    workflows,
+    streams,
+    tasks,
+    pools,
+    profile,
+    credentials,
+    apps,
+    outputs,
+    code,
+    extra,
+    inside,
+    backends,
+    page,
+)
 
 
 def build(services: Services, beside: Beside = lambda app: nullcontext()) -> FastAPI:

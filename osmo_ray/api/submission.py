@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import yaml
 
+from osmo_ray.api.clusters import backend_of, pools
 from osmo_ray.api.errors import ApiError, not_found
 from osmo_ray.api.restart import remaining
 from osmo_ray.api.routes import code, credentials
@@ -62,7 +63,7 @@ def submit(services: Services, order: Order, links: Links) -> Submitted:
     _trusted(services, spec, order.pool)
     _previous(services, spec)
     _sent(services, spec)
-    _credentials(services, order.user, spec, done)
+    _credentials(services, order.pool, order.user, spec, done)
     if order.validation_only:
         return Submitted(name=spec.name, logs="Workflow validation succeeded.")
     _disk(services)
@@ -100,9 +101,9 @@ def check_pool(services: Services, pool: str) -> None:
 
 
 def pool_names(services: Services) -> list[str]:
-    """The pool of the settings, and those that quotas are given to."""
+    """The pool of the settings, those of registered clusters, and those that quotas are given to."""
     quota = services.quota.snapshot() if services.quota else None
-    return list(dict.fromkeys((services.settings.pool, *(quota.pools if quota else ()))))
+    return list(dict.fromkeys((*pools(services), *(quota.pools if quota else ()))))
 
 
 def _priority(text: str) -> Priority:
@@ -168,9 +169,15 @@ def _previous(services: Services, spec: WorkflowSpec) -> None:
             raise ApiError(f"Input {workflow}:{name}: that task is {task.status.value}, not finished.", "USAGE")
 
 
-def _credentials(services: Services, user: str, spec: WorkflowSpec, done: Prepared | None) -> None:
+def _credentials(services: Services, pool: str, user: str, spec: WorkflowSpec, done: Prepared | None) -> None:
     """What tasks name must be there now; a node gets it later, sealed until then."""
     named = [t for g in spec.groups for t in g.tasks if t.credentials]
+    if named and backend_of(services, pool) != services.settings.backend:
+        raise ApiError(
+            f"Task {named[0].name} wants credentials, which do not reach tasks of pool {pool} yet: it is a registered "
+            "cluster's. Leave out `credentials`, or choose another pool.",
+            "USAGE",
+        )
     if not named:
         return
     if ray := next((t.name for t in named if t.ray is not None), ""):
@@ -221,7 +228,7 @@ def _store(services: Services, order: Order, spec: WorkflowSpec, texts: Texts, p
             uuids=(services.new_id() for _ in itertools.count()),
             user=order.user,
             pool=order.pool,
-            backend=settings.backend,
+            backend=backend_of(services, order.pool),
             priority=priority,
             now=now,
             exec_timeout=_capped(spec.timeout.exec_timeout, settings.exec_timeout),

@@ -17,8 +17,11 @@ from pathlib import Path
 
 import ray
 
+from osmo_ray.backends.many import ManyBackends
+from osmo_ray.backends.protocol import Backend
 from osmo_ray.backends.ray.agent import AgentSettings
 from osmo_ray.backends.ray.backend import RayBackend
+from osmo_ray.control.clusters import Clusters, connect
 from osmo_ray.control.controller import Controller, ControlSettings
 from osmo_ray.control.credentials import Purse
 from osmo_ray.control.notices import NoticeSettings
@@ -29,6 +32,8 @@ from osmo_ray.objects import open_store
 from osmo_ray.providers import secrets
 from osmo_ray.providers.quota import YamlQuota
 from osmo_ray.runtime import wakeup
+from osmo_ray.spec.attempt import AttemptKey, LogChunk
+from osmo_ray.store.protocol import Cluster
 from osmo_ray.store.sql import SqlStore
 
 
@@ -45,6 +50,8 @@ class ActorSettings:
     rules: PoolRules = field(default_factory=PoolRules)
     notify: NoticeSettings | None = None
     log_level: str = "INFO"
+    pods_storage: str = ""
+    """How pods of registered clusters reach the storage; empty: they cannot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,8 @@ class ControllerHealth:
     live: int
     nodes: int
     counts: dict[str, float]
+    clusters: dict[str, str] = field(default_factory=dict)
+    """Registered clusters, and why each does not answer now."""
 
 
 class ControllerActor:
@@ -77,10 +86,17 @@ class ControllerActor:
     async def _main(self) -> None:
         settings = self._settings
         store = SqlStore(settings.database)
+        self._backends = ManyBackends(RayBackend(settings.backend, settings.agents))
+        key = secrets.key_file(Path(settings.agents.home))
+        owner = store.database_id()[:12]
+
+        def connected(cluster: Cluster) -> Backend:
+            return connect(cluster, key, owner, settings.pods_storage)
+
         holder = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._controller = Controller(
             store,
-            RayBackend(settings.backend, settings.agents),
+            self._backends,
             holder,
             objects=open_store(settings.storage),
             settings=settings.control,
@@ -89,6 +105,7 @@ class ControllerActor:
             notify=settings.notify,
             purse=Purse(store, secrets.load(secrets.key_file(Path(settings.agents.home)))),
             quota=YamlQuota(Path(settings.agents.home) / "quota.yaml"),
+            clusters=Clusters(self._backends, connected),
         )
         bell = wakeup.listen(settings.agents.home)
         self._loop.add_reader(bell.fileno(), self._heard, bell)
@@ -114,7 +131,13 @@ class ControllerActor:
             len(ledger.live),
             sum(1 for n in self._controller.nodes if n.alive),
             dict(self._controller.counts),
+            dict(self._backends.clusters),
         )
+
+    async def logs(self, key: AttemptKey, node: str, offset: int, limit: int, wait: float) -> LogChunk:
+        """Part of a log of an attempt in a registered cluster, whose API only the controller talks to."""
+        ask = self._backends.logs(key, node, offset, limit, wait)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(ask, self._loop))
 
     async def stop(self) -> None:
         """Give the lease back and end the loops; the actor itself is killed by whoever asked."""

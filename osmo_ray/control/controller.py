@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from osmo_ray.backends.protocol import Backend, BackendUnavailable, StaleEpoch
 from osmo_ray.control import dispatch, notices, retention, schedule, tidy, watch
+from osmo_ray.control.clusters import Clusters
 from osmo_ray.control.credentials import Purse
 from osmo_ray.control.ledger import Ledger
 from osmo_ray.control.notices import NoticeSettings
@@ -62,6 +63,7 @@ class Controller:
         quota: QuotaProvider | None = None,
         purse: Purse | None = None,
         notify: NoticeSettings | None = None,
+        clusters: Clusters | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.ledger = Ledger(store, policy or Policy(), clock)
@@ -73,6 +75,9 @@ class Controller:
         self.purse = purse
         self.notify = notify
         self.scheduling = schedule.Scheduling(self.rules, self.settings.platform, quota=quota, clock=clock)
+        self.clusters = clusters
+        if clusters is not None:
+            self.scheduling.own = backend.name
         self.ledger.planner = self.scheduling.events
         self.counts: dict[str, float] = {}
         self._quota_error = ""
@@ -249,13 +254,16 @@ class Controller:
 
     async def _look(self) -> None:
         """Nodes and attempts as they are, compared with the store."""
+        await self._look_at_clusters()
         now = self.ledger.clock()
         before = {n.name for n in self.scheduling.nodes}
         self.scheduling.nodes = await self.backend.capacity()
         for node in self.scheduling.nodes:
             if node.alive:
                 self._seen_at[node.name] = now
-        await self.ledger.db(self.ledger.store.save_nodes, self.backend.name, self.scheduling.nodes, now)
+        for name in {n.backend for n in self.scheduling.nodes}:
+            mine = [n for n in self.scheduling.nodes if n.backend == name]
+            await self.ledger.db(self.ledger.store.save_nodes, name or self.backend.name, mine, now)
         silent = await self._silent(now)
         await tidy.compare(self.ledger, self.backend, self.scheduling.nodes, silent, self.settings.attempt_lease)
         if {n.name for n in self.scheduling.nodes} != before:
@@ -267,13 +275,26 @@ class Controller:
         if samples:
             await self.ledger.db(self.ledger.store.add_usage, samples)
 
+    async def _look_at_clusters(self) -> None:
+        """Clusters that were registered or removed meanwhile."""
+        if self.clusters is not None:
+            changed = await self.clusters.update(await self.ledger.db(self.ledger.store.clusters))
+            if changed is not None:
+                self.scheduling.know(changed)
+                self.ledger.schedule.set()
+
     async def _silent(self, now: float) -> dict[str, float]:
-        """Seconds of silence per node that does not answer; what an earlier leader saw counts too."""
+        """Seconds of silence per node that does not answer; what an earlier leader saw counts too. Behind a cluster's
+        API that does not answer nothing is known to be lost: no silence counts there."""
         alive = {n.name for n in self.scheduling.nodes if n.alive}
+        offline: frozenset[str] = getattr(self.backend, "offline", frozenset())
+        unknown = {}
         for backend, at, report in await self.ledger.db(self.ledger.store.nodes):
-            if backend == self.backend.name and report.alive and report.name not in self._seen_at:
+            if report.alive and report.name not in self._seen_at:
                 self._seen_at[report.name] = at
-        return {name: now - at for name, at in self._seen_at.items() if name not in alive}
+            if backend in offline:
+                unknown[report.name] = 0.0
+        return {name: now - at for name, at in self._seen_at.items() if name not in alive} | unknown
 
     # -- small help
 

@@ -37,6 +37,10 @@ class Scheduling:
     """How long the newest cycle took."""
     quota: QuotaProvider | None = None
     clock: Callable[[], float] = time.time
+    own: str = ""
+    """The backend whose nodes carry plain names, where there are registered clusters beside it."""
+    clusters: Mapping[str, str] = field(default_factory=dict)
+    """Registered clusters: name -> default platform."""
     preempted: int = 0
     """Groups asked to give way so far."""
     _queues: Queues | None = None
@@ -75,6 +79,23 @@ class Scheduling:
         self.seconds = time.perf_counter() - begun
         return events
 
+    def know(self, clusters: Mapping[str, str]) -> None:
+        """Clusters came or went, and with them what tasks ask for."""
+        self.clusters = dict(clusters)
+        self._asks.clear()
+        self._groups.clear()
+        self._queues = None
+
+    def _platform(self, workflow: Workflow) -> Callable[[str | None], str]:
+        """From the platform that a task names to the one that nodes carry. A workflow of a cluster that is not known
+        (yet, or any more) fits nowhere."""
+        backend = workflow.backend
+        if backend in self.clusters:
+            return lambda asked: f"{backend}/{asked}" if asked else self.clusters[backend]
+        if self.own and backend != self.own:
+            return lambda asked: f"{backend}/{asked or '?'}"
+        return lambda asked: asked or self.platform
+
     def take(self, live: Mapping[str, Workflow]) -> Snapshot:
         """The cluster at this moment."""
         self._forget(live)
@@ -103,7 +124,7 @@ class Scheduling:
     def _needs(self, workflow: Workflow) -> Mapping[str, Need]:
         needs = self._asks.get(workflow.uuid)
         if needs is None:
-            needs = self._asks[workflow.uuid] = asks(workflow, self.rules, self.platform)
+            needs = self._asks[workflow.uuid] = asks(workflow, self.rules, self._platform(workflow))
         return needs
 
     def _look(self, workflow: Workflow, group: Group) -> _Seen:
@@ -134,7 +155,7 @@ class _Seen:
     job: Job | None
 
 
-def asks(workflow: Workflow, rules: PoolRules, platform: str) -> Mapping[str, Need]:
+def asks(workflow: Workflow, rules: PoolRules, platform: Callable[[str | None], str]) -> Mapping[str, Need]:
     """What each task asks for, by task uuid: fixed at submission, so worth keeping."""
     found: dict[str, Need] = {}
     for group in workflow.groups:
@@ -147,10 +168,16 @@ def asks(workflow: Workflow, rules: PoolRules, platform: str) -> Mapping[str, Ne
                 task.uuid,
                 task.name,
                 Amount(asked.cpu, asked.memory, asked.gpu, asked.storage),
-                resource.platform or platform,
-                frozenset(resource.nodes_excluded),
+                platform(resource.platform),
+                _excluded(workflow, resource),
             )
     return found
+
+
+def _excluded(workflow: Workflow, resource: ResourceSpec) -> frozenset[str]:
+    """Users write host names; nodes of a registered cluster carry its name before their own."""
+    names = resource.nodes_excluded
+    return frozenset((*names, *(f"{workflow.backend}/{name}" for name in names)))
 
 
 def _job(workflow: Workflow, group: Group, needs: tuple[Need, ...]) -> Job:

@@ -24,6 +24,8 @@ def observed(draft: Draft, seen: Observation, policy: Policy, group_name: str = 
     if group is None or task is None or task.retry_id != seen.key.retry_id or task.status.finished or not task.node:
         return
     match seen.phase:
+        case Phase.PENDING:
+            _news(draft, group, task, seen)
         case Phase.ACCEPTED | Phase.PREPARING:
             _preparing(draft, group, task, seen)
         case Phase.READY:
@@ -45,6 +47,15 @@ def _locate(draft: Draft, uuid: str, hint: str) -> tuple[Group | None, Task | No
         return None, None
     group = draft.group(name)
     return group, group.task(uuid)
+
+
+def _news(draft: Draft, group: Group, task: Task, seen: Observation) -> None:
+    """An event of the cluster: it is told, and it is why the task waits as long as it waits."""
+    if seen.reason is None or seen.reason == task.reason:
+        return
+    draft.record(seen.reason.code, seen.reason.sentence, group.name, task, seen.at)
+    if task.status in (_S.SCHEDULING, _S.INITIALIZING):
+        draft.set_task(group.name, task.uuid, reason=seen.reason)
 
 
 def _preparing(draft: Draft, group: Group, task: Task, seen: Observation) -> None:

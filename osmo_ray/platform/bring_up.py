@@ -94,6 +94,12 @@ def remote_storage(settings: Settings) -> str:
     return f"osmo+http://{settings.host}:{settings.port}#{token}"
 
 
+def pods_storage(settings: Settings) -> str:
+    """The same for pods of registered clusters, to whom this host's loopback is another place."""
+    url = remote_storage(settings)
+    return url if settings.beyond_loopback or not url.startswith("osmo+") else ""
+
+
 def actor_settings(settings: Settings, head: str, cluster: Cluster) -> ActorSettings:
     """What the controller and its agents are told."""
     files = Files(settings.home)
@@ -136,6 +142,7 @@ def actor_settings(settings: Settings, head: str, cluster: Cluster) -> ActorSett
         rules=PoolRules(sandbox=Sandbox.AUTO, trusted=settings.ray_programs),
         notify=notice_settings(settings),
         log_level=settings.log_level,
+        pods_storage=pods_storage(settings),
     )
 
 

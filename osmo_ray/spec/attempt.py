@@ -157,6 +157,7 @@ class GroupPlan:
 class Phase(StrEnum):
     """What a backend sees of an attempt, in the order in which it happens."""
 
+    PENDING = "pending"  # a cluster has the plan, no node yet; or only news: the reason is an event of the cluster
     ACCEPTED = "accepted"  # the node has the plan
     PREPARING = "preparing"  # inputs, files, environment
     READY = "ready"  # waits at the barrier
@@ -206,6 +207,8 @@ class NodeReport:
     reasons: tuple[Reason, ...] = ()
     backend_id: str = ""
     """The backend's own id of the node (for Ray, the node id)."""
+    backend: str = ""
+    """The registered cluster that it belongs to; empty for the platform's own nodes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -331,6 +331,17 @@ class Texts:
     app: AppUse | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A registered cluster. `sealed` is its kubeconfig as a vault sealed it, in base64; `settings` is JSON that
+    `control.clusters` understands."""
+
+    name: str
+    sealed: str
+    settings: str
+    created: float
+
+
 class Store(Protocol):
     """State of one platform. `SqlStore(url)` is it, on SQLite and PostgreSQL."""
 
@@ -567,3 +578,13 @@ class Store(Protocol):
     def take_session_key(self, key: str, now: float) -> SessionKey | None:
         """The key, which is then used up; None when there is none, or its time is over."""
         ...
+
+    def save_cluster(self, cluster: Cluster) -> None:
+        """Replaces the cluster of that name."""
+        ...
+
+    def clusters(self) -> Sequence[Cluster]:
+        """All registered clusters, by name."""
+        ...
+
+    def delete_cluster(self, name: str) -> bool: ...

@@ -22,7 +22,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0004"
+REVISION = "0005"
 """The newest migration; the code works with this one only."""
 
 metadata = MetaData(
@@ -377,3 +377,13 @@ session_keys = Table(
     Index(None, "expires"),
 )
 """Short-lived: each is removed when it is used, or when another is made after its time."""
+
+clusters = Table(
+    "clusters",
+    metadata,
+    Column("name", Text, primary_key=True),
+    text("sealed"),
+    text("settings"),
+    double("created"),
+)
+"""Registered clusters. `sealed` is the kubeconfig, encrypted with a key that is not in here."""

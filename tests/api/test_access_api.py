@@ -35,6 +35,7 @@ MAY = {
     "user": "admin",
     "config": "admin",
     "audit": "admin",
+    "backend": "admin",
 }
 PEOPLE = ("nobody", "viewer", "user", "admin")
 

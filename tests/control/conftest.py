@@ -39,7 +39,7 @@ def spec(*tasks: tuple[str, tuple[str, ...]], name: str = "w", **more: object) -
     )
 
 
-def submit(store: Store, wanted: WorkflowSpec, user: str = "ann") -> Workflow:
+def submit(store: Store, wanted: WorkflowSpec, user: str = "ann", backend: str = "local") -> Workflow:
     ids = (uuid.uuid4().hex for _ in itertools.count())
 
     def build(id: str):  # type: ignore[no-untyped-def]
@@ -50,7 +50,7 @@ def submit(store: Store, wanted: WorkflowSpec, user: str = "ann") -> Workflow:
             uuids=ids,
             user=user,
             pool="default",
-            backend="local",
+            backend=backend,
             priority=Priority.NORMAL,
             now=time.time(),
             exec_timeout=0.0,

@@ -1,0 +1,3 @@
+module osmo-ray/clusters/launcher
+
+go 1.24

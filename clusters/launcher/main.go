@@ -1,0 +1,378 @@
+// The first process of a user's container: it runs one command and leaves word of how it ended.
+//
+// It is static and needs nothing of the image. All it knows stands in a folder shared with the container beside it:
+//
+//	start.json   what to run (read)
+//	go           the barrier is open (waited for when start.json says so)
+//	lock         held while this process lives, so that its death is seen even after SIGKILL
+//	began        made once the lock is held
+//	log          the command's output, stamped line by line (appended)
+//	end.json     how it ended (written last, by renaming)
+//	release      ends a hold
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	look    = 20 * time.Millisecond
+	longest = 64 << 10
+	idle    = time.Second
+	drain   = 2 * time.Second
+)
+
+type start struct {
+	Argv    []string          `json:"argv"`
+	Env     map[string]string `json:"env"`
+	Barrier bool              `json:"barrier"`
+	Hold    float64           `json:"hold"`
+}
+
+type ending struct {
+	Exit    *int    `json:"exit,omitempty"`
+	Signal  int     `json:"signal,omitempty"`
+	Error   string  `json:"error,omitempty"`
+	Message string  `json:"message,omitempty"`
+	Began   float64 `json:"began"`
+	Ended   float64 `json:"ended"`
+	CPU     float64 `json:"cpu"`
+	Peak    int64   `json:"peak"`
+}
+
+func main() {
+	folder := "/osmo/run"
+	if len(os.Args) > 1 {
+		folder = os.Args[1]
+	}
+	code, err := run(folder)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "osmo-launcher:", err)
+		code = 125
+	}
+	os.Exit(code)
+}
+
+func run(folder string) (int, error) {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	what, err := read(folder)
+	if err != nil {
+		return 0, err
+	}
+	lock, err := os.OpenFile(filepath.Join(folder, "lock"), os.O_RDWR|os.O_CREATE, 0o666)
+	if err != nil {
+		return 0, err
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return 0, err
+	}
+	if err := os.WriteFile(filepath.Join(folder, "began"), nil, 0o644); err != nil {
+		return 0, err
+	}
+	if what.Barrier && !await(filepath.Join(folder, "go"), signals, 0) {
+		return 143, nil
+	}
+	end := command(folder, what, signals)
+	if end.failed() && what.Hold > 0 {
+		await(filepath.Join(folder, "release"), signals, time.Duration(what.Hold*float64(time.Second)))
+	}
+	return end.code(), leave(folder, end)
+}
+
+func read(folder string) (start, error) {
+	var what start
+	data, err := os.ReadFile(filepath.Join(folder, "start.json"))
+	if err == nil {
+		err = json.Unmarshal(data, &what)
+	}
+	if err == nil && len(what.Argv) == 0 {
+		err = fmt.Errorf("start.json names no command")
+	}
+	return what, err
+}
+
+// await returns true when the file is there or the time is over, false when a signal says to end.
+func await(path string, signals <-chan os.Signal, limit time.Duration) bool {
+	begun := time.Now()
+	for limit == 0 || time.Since(begun) < limit {
+		if _, err := os.Stat(path); err == nil {
+			return true
+		}
+		select {
+		case <-signals:
+			return false
+		case <-time.After(look):
+		}
+	}
+	return true
+}
+
+func (e ending) failed() bool { return e.code() != 0 }
+
+func (e ending) code() int {
+	switch {
+	case e.Error != "":
+		return 127
+	case e.Signal != 0:
+		return 128 + e.Signal
+	case e.Exit != nil:
+		return *e.Exit
+	}
+	return 125
+}
+
+func leave(folder string, end ending) error {
+	data, err := json.Marshal(end)
+	if err != nil {
+		return err
+	}
+	part := filepath.Join(folder, ".end.json")
+	if err := os.WriteFile(part, data, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(part, filepath.Join(folder, "end.json"))
+}
+
+// command runs it in a session of its own and stays until nothing of it is left.
+func command(folder string, what start, signals <-chan os.Signal) ending {
+	end := ending{Began: now()}
+	finish := func(e ending) ending { e.Ended = now(); return e }
+	environment := merged(what.Env)
+	program, err := lookPath(what.Argv[0], environment)
+	if err != nil {
+		end.Error, end.Message = "missing", what.Argv[0]
+		return finish(end)
+	}
+	output, input, err := os.Pipe()
+	if err != nil {
+		end.Error, end.Message = "exec", err.Error()
+		return finish(end)
+	}
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		end.Error, end.Message = "exec", err.Error()
+		return finish(end)
+	}
+	attributes := &syscall.ProcAttr{
+		Env:   environment,
+		Files: []uintptr{null.Fd(), input.Fd(), input.Fd()},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	}
+	pid, err := syscall.ForkExec(program, what.Argv, attributes)
+	input.Close()
+	null.Close()
+	if err != nil {
+		end.Error, end.Message = kind(err), fmt.Sprintf("%s: %v", what.Argv[0], err)
+		return finish(end)
+	}
+	read := make(chan struct{})
+	go copyLog(output, filepath.Join(folder, "log"), read)
+	ended := make(chan struct{})
+	go forward(pid, signals, ended)
+	status := reap(pid)
+	close(ended)
+	sweep()
+	select {
+	case <-read:
+	case <-time.After(drain):
+	}
+	return finish(told(end, status))
+}
+
+func merged(extra map[string]string) []string {
+	var all []string
+	for _, one := range os.Environ() {
+		name, _, _ := bytes.Cut([]byte(one), []byte("="))
+		if _, given := extra[string(name)]; !given {
+			all = append(all, one)
+		}
+	}
+	for name, value := range extra {
+		all = append(all, name+"="+value)
+	}
+	return all
+}
+
+// lookPath searches the PATH that the command will have, which may differ from ours.
+func lookPath(program string, environment []string) (string, error) {
+	for _, one := range environment {
+		if len(one) > 5 && one[:5] == "PATH=" {
+			os.Setenv("PATH", one[5:])
+		}
+	}
+	return exec.LookPath(program)
+}
+
+func kind(err error) string {
+	switch err {
+	case syscall.ENOENT:
+		return "interpreter"
+	case syscall.ENOEXEC:
+		return "format"
+	}
+	return "exec"
+}
+
+// forward passes signals on to the command's session until it has ended; those that come later are for us.
+func forward(pid int, signals <-chan os.Signal, ended <-chan struct{}) {
+	for {
+		select {
+		case <-ended:
+			return
+		case one := <-signals:
+			if number, ok := one.(syscall.Signal); ok {
+				syscall.Kill(-pid, number)
+			}
+		}
+	}
+}
+
+// reap waits for the command, and on the way for every orphan: this is the container's first process.
+func reap(pid int) syscall.WaitStatus {
+	var status syscall.WaitStatus
+	for {
+		found, err := syscall.Wait4(-1, &status, 0, nil)
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil || found == pid {
+			return status
+		}
+	}
+}
+
+// sweep ends what the command left running, as the end of a container does.
+func sweep() {
+	if os.Getpid() != 1 {
+		return
+	}
+	syscall.Kill(-1, syscall.SIGKILL)
+	var status syscall.WaitStatus
+	for {
+		if _, err := syscall.Wait4(-1, &status, 0, nil); err != nil && err != syscall.EINTR {
+			return
+		}
+	}
+}
+
+func told(end ending, status syscall.WaitStatus) ending {
+	if status.Signaled() {
+		end.Signal = int(status.Signal())
+	} else {
+		code := status.ExitStatus()
+		end.Exit = &code
+	}
+	var used syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_CHILDREN, &used) == nil {
+		seconds := func(t syscall.Timeval) float64 { return float64(t.Sec) + float64(t.Usec)/1e6 }
+		end.CPU = seconds(used.Utime) + seconds(used.Stime)
+		end.Peak = used.Maxrss * 1024
+	}
+	for _, file := range []string{"/sys/fs/cgroup/memory.peak", "/sys/fs/cgroup/memory/memory.max_usage_in_bytes"} {
+		if data, err := os.ReadFile(file); err == nil {
+			if peak, err := strconv.ParseInt(string(bytes.TrimSpace(data)), 10, 64); err == nil {
+				end.Peak = max(end.Peak, peak)
+			}
+		}
+	}
+	return end
+}
+
+func now() float64 { return float64(time.Now().UnixMicro()) / 1e6 }
+
+// copyLog stamps whole lines into the log as they come, and passes the bytes on as they are for `kubectl logs`.
+func copyLog(output io.Reader, path string, done chan<- struct{}) {
+	defer close(done)
+	log, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o666)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "osmo-launcher: the log cannot be written:", err)
+		io.Copy(os.Stdout, output)
+		return
+	}
+	defer log.Close()
+	lines := &stamper{log: log}
+	ticker := time.NewTicker(idle)
+	defer ticker.Stop()
+	go func() {
+		for range ticker.C {
+			lines.flushOld()
+		}
+	}()
+	buffer := make([]byte, 256<<10)
+	for {
+		n, err := output.Read(buffer)
+		if n > 0 {
+			os.Stdout.Write(buffer[:n])
+			lines.feed(buffer[:n])
+		}
+		if err != nil {
+			lines.flush()
+			return
+		}
+	}
+}
+
+// stamper writes `<milliseconds> O <text>` lines, and holds back at most one unfinished line.
+type stamper struct {
+	mutex sync.Mutex
+	log   io.Writer
+	rest  []byte
+	fed   time.Time
+}
+
+func (s *stamper) feed(data []byte) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.fed = time.Now()
+	s.rest = append(s.rest, data...)
+	cut := bytes.LastIndexByte(s.rest, '\n')
+	if cut < 0 {
+		if len(s.rest) > longest {
+			s.write(s.rest)
+			s.rest = nil
+		}
+		return
+	}
+	whole := s.rest[:cut]
+	s.rest = append([]byte(nil), s.rest[cut+1:]...)
+	s.write(whole)
+}
+
+func (s *stamper) flush() {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if len(s.rest) > 0 {
+		s.write(s.rest)
+		s.rest = nil
+	}
+}
+
+func (s *stamper) flushOld() {
+	s.mutex.Lock()
+	old := len(s.rest) > 0 && time.Since(s.fed) >= idle
+	s.mutex.Unlock()
+	if old {
+		s.flush()
+	}
+}
+
+func (s *stamper) write(lines []byte) {
+	stamp := []byte(strconv.FormatInt(time.Now().UnixMilli(), 10) + " O ")
+	out := make([]byte, 0, len(lines)+2*len(stamp))
+	for _, line := range bytes.Split(lines, []byte{'\n'}) {
+		out = append(append(append(out, stamp...), line...), '\n')
+	}
+	s.log.Write(out)
+}

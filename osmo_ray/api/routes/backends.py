@@ -1,0 +1,170 @@
+"""Registered clusters: add, list, remove. For administrators only, since whoever registers one sends work there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict
+
+from osmo_ray.api import clusters
+from osmo_ray.api.caller import Caller
+from osmo_ray.api.errors import ApiError
+from osmo_ray.api.routes.common import User
+from osmo_ray.api.routes.service import NODE_SILENT
+from osmo_ray.api.services import Services
+from osmo_ray.backends.kubernetes.client import ApiError as Refused
+from osmo_ray.backends.kubernetes.client import HttpApi
+from osmo_ray.backends.kubernetes.kubeconfig import KubeconfigError, open_kubeconfig
+from osmo_ray.backends.kubernetes.settings import Platform
+from osmo_ray.backends.protocol import BackendUnavailable
+from osmo_ray.control.clusters import RUNTIME_IMAGE, Registration, seal
+from osmo_ray.providers import secrets
+from osmo_ray.spec.attempt import NodeReport
+from osmo_ray.store.protocol import Cluster, WorkflowQuery
+
+_NAME = re.compile(r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")
+_UNFINISHED = ("PENDING", "RUNNING", "WAITING")
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class PlatformShape(_Shape):
+    """A kind of node of a cluster."""
+
+    labels: dict[str, str] = {}
+    tolerations: list[dict[str, str]] = []
+
+
+class BackendShape(_Shape):
+    """A registration. Without `platforms` all nodes are of one platform, `default`."""
+
+    kubeconfig: str
+    context: str = ""
+    namespace: str = ""
+    pools: list[str] = []
+    runtime_image: str = RUNTIME_IMAGE
+    storage_url: str = ""
+    platforms: dict[str, PlatformShape] = {}
+    template: dict[str, Any] = {}
+
+
+class BackendView(_Shape):
+    """A backend as it is listed. `status` is ONLINE, OFFLINE, or NEW until its first nodes were seen."""
+
+    name: str
+    kind: str
+    pools: list[str]
+    status: str
+    nodes: int
+    reasons: list[str]
+
+
+class BackendList(_Shape):
+    backends: list[BackendView]
+
+
+def routes(services: Services) -> APIRouter:
+    router = APIRouter(tags=["backend"], prefix="/api/x/backend")
+
+    @router.get("")
+    def listed() -> BackendList:
+        return BackendList(backends=_views(services))
+
+    @router.post("/{name}")
+    async def add(user: User, name: str, body: BackendShape) -> BackendView:
+        _administrator(user)
+        _free(services, name, body)
+        await _try(body)
+        platforms = tuple(Platform(n, p.labels, tuple(p.tolerations)) for n, p in body.platforms.items())
+        registered = Registration(
+            tuple(body.pools or [name]),
+            body.context,
+            body.namespace,
+            body.runtime_image,
+            body.storage_url,
+            platforms or (Platform("default"),),
+            body.template,
+        )
+        sealed = seal(secrets.key_file(services.settings.home), name, body.kubeconfig)
+        services.store.save_cluster(Cluster(name, sealed, registered.to_json(), services.clock()))
+        services.wake()
+        return next(view for view in _views(services) if view.name == name)
+
+    @router.delete("/{name}")
+    def remove(user: User, name: str, force: bool = False) -> BackendList:
+        _administrator(user)
+        found = next((c for c in services.store.clusters() if c.name == name), None)
+        if found is None:
+            raise ApiError(f"There is no registered backend {name!r}; see osmo backend list.")
+        query = WorkflowQuery(
+            pools=Registration.from_json(found.settings).pools, statuses=_UNFINISHED, limit=1
+        )  # fmt: skip
+        rows, _ = services.store.list_workflows(query)
+        if rows and not force:
+            message = f"Backend {name} still runs {rows[0].id}; cancel what runs there, or remove it with --force."
+            raise ApiError(message, "USER", 409)
+        services.store.delete_cluster(name)
+        services.wake()
+        return BackendList(backends=_views(services))
+
+    return router
+
+
+def _administrator(user: Caller) -> None:
+    if "osmo-admin" not in user.roles:
+        raise ApiError("Only administrators (role osmo-admin) may change backends.", "USER", 403)
+
+
+def _free(services: Services, name: str, body: BackendShape) -> None:
+    """Names that others have are refused; a cluster may be registered again."""
+    if not _NAME.match(name):
+        raise ApiError(f"The name {name!r} cannot be used: write at most 40 small letters, digits and dashes.", "USAGE")
+    if name == services.settings.backend:
+        raise ApiError(f"The name {name!r} is this platform's own backend.", "USAGE")
+    taken = clusters.pools(services)
+    for pool in body.pools or [name]:
+        if taken.get(pool, name) != name:
+            raise ApiError(f"The pool {pool!r} belongs to backend {taken[pool]!r} already.", "USAGE")
+
+
+async def _try(body: BackendShape) -> None:
+    """Whether the cluster answers and lets us in."""
+    try:
+        access = open_kubeconfig(body.kubeconfig, body.context)
+    except (KubeconfigError, ValueError) as error:
+        raise ApiError(f"The kubeconfig cannot be used: {error}.", "USAGE") from None
+    api = HttpApi(access)
+    namespace = body.namespace or access.namespace
+    try:
+        await api.get(f"/api/v1/namespaces/{namespace}/pods", {"limit": "1"})
+        await api.get("/api/v1/nodes", {"limit": "1"})
+    except (Refused, BackendUnavailable) as error:
+        raise ApiError(f"The cluster was asked for its nodes and pods: {error}.", "USER") from None
+    finally:
+        await api.close()
+
+
+def _views(services: Services) -> list[BackendView]:
+    now = services.clock()
+    nodes: dict[str, list[tuple[float, NodeReport]]] = {}
+    for backend, at, node in services.store.nodes():
+        nodes.setdefault(backend, []).append((at, node))
+    settings = services.settings
+    own = _view(settings.backend, "ray", [settings.pool], nodes.get(settings.backend, []), now)
+    others = [
+        _view(c.name, "kubernetes", list(Registration.from_json(c.settings).pools), nodes.get(c.name, []), now)
+        for c in services.store.clusters()
+    ]
+    return [own, *others]
+
+
+def _view(name: str, kind: str, pools: list[str], seen: Sequence[tuple[float, NodeReport]], now: float) -> BackendView:
+    alive = [node for at, node in seen if node.alive and now - at < NODE_SILENT]
+    reasons = dict.fromkeys(r.sentence for _, node in seen if not node.alive for r in node.reasons)
+    status = "ONLINE" if alive else ("OFFLINE" if seen else "NEW")
+    return BackendView(name=name, kind=kind, pools=pools, status=status, nodes=len(alive), reasons=list(reasons))

@@ -1,0 +1,429 @@
+"""The Kubernetes backend: a pod per attempt, told by server-side apply, seen by a watch.
+
+All that matters stands in the cluster, in labels and annotations of the pods; what is kept here is a copy. A
+controller that starts anew lists it and goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from osmo_ray.backends.inside import NotInside, Session, Size, Stream
+from osmo_ray.backends.kubernetes import nodes, pods
+from osmo_ray.backends.kubernetes.client import ApiError, KubeApi, Object
+from osmo_ray.backends.kubernetes.fence import Fence
+from osmo_ray.backends.kubernetes.following import Follower
+from osmo_ray.backends.kubernetes.observe import OVER, Seen
+from osmo_ray.backends.kubernetes.reflector import Reflector
+from osmo_ray.backends.kubernetes.settings import ClusterSettings
+from osmo_ray.backends.protocol import BackendUnavailable
+from osmo_ray.objects import open_store
+from osmo_ray.objects.protocol import ObjectError
+from osmo_ray.runtime.pod import files_to_json
+from osmo_ray.spec.attempt import (
+    AttemptKey,
+    AttemptPlan,
+    GroupPlan,
+    LogChunk,
+    NodeReport,
+    Observation,
+    Phase,
+    UsageSample,
+)
+from osmo_ray.spec.reason import Reason
+
+log = logging.getLogger(__name__)
+_FIRST_LIST = 20.0
+_QUIET = 75.0
+_ROUND, _SETTLE_AGAIN = 0.3, 3.0
+_AT_ONCE = 16
+_PER_SELECTOR = 40
+_DAY = 86400.0
+_LARGE = 256 << 10
+_NO_METRICS = 300.0
+_TOLD = ("FailedScheduling",)  # the pod's condition says the same
+_START_ERROR = 3003
+_BEYOND = (Phase.UPLOADING, *OVER)
+
+_NOT_INSIDE = Reason(
+    "NotInsidePods", "sessions inside pods of a registered cluster are not there yet", next_command="kubectl exec"
+)
+
+
+class KubernetesBackend:
+    """One cluster, in which `settings.namespace` is ours to use."""
+
+    def __init__(self, name: str, api: KubeApi, settings: ClusterSettings) -> None:
+        self.name, self.settings = name, settings
+        self._api = api
+        base = f"/api/v1/namespaces/{settings.namespace}"
+        self._pods_path, self._secrets_path = f"{base}/pods", f"{base}/secrets"
+        mine = {"labelSelector": f"{pods.OWNER}={settings.owner}"}
+        others = {"labelSelector": f"{pods.OWNER}!={settings.owner}"}
+        warnings = {"fieldSelector": "involvedObject.kind=Pod,type=Warning"}
+        self._fence = Fence(api, settings.namespace, settings.owner)
+        self._mine = Reflector(api, self._pods_path, mine, self._pod_changed)
+        self._nodes = Reflector(api, "/api/v1/nodes", {})
+        self._others = Reflector(api, "/api/v1/pods", others, optional=True)
+        self._events = Reflector(api, f"{base}/events", warnings, self._event, optional=True)
+        self._reflectors = (self._mine, self._nodes, self._others, self._events, self._fence.reflector)
+        self._pods: dict[AttemptKey, dict[int, Object]] = {}
+        """By attempt and restart: the newest restart counts."""
+        self._groups: dict[str, set[AttemptKey]] = {}
+        """By group: the attempts that have pods."""
+        self._newest: dict[AttemptKey, Observation] = {}
+        self._news: asyncio.Queue[Observation] = asyncio.Queue()
+        self._said: dict[AttemptKey, tuple[str, str]] = {}
+        self._secrets: set[str] = set()
+        self._told: set[AttemptKey] = set()
+        """Attempts that were applied from here."""
+        self._strays: set[str] = set()
+        """Names of pods that nobody wants, on their way out."""
+        self._buried: dict[str, float] = {}
+        self._settled: dict[AttemptKey, float] = {}
+        self._to_settle: list[AttemptKey] = []
+        self._background: set[asyncio.Task[None]] = set()
+        self._followers: dict[AttemptKey, Follower] = {}
+        self._no_metrics_until = 0.0
+        self._sending = asyncio.Semaphore(_AT_ONCE)
+
+    # --- the protocol ----------------------------------------------------------------------------------------------
+
+    async def capacity(self) -> Sequence[NodeReport]:
+        await self._connected()
+        self._forget_old()
+        return nodes.reports(self._nodes.objects.values(), self._others.objects.values(), self.settings)
+
+    async def apply(self, epoch: int, plans: Sequence[GroupPlan]) -> Mapping[str, Reason]:
+        await self._connected()
+        await self._fence.pass_with(epoch)
+        wanted = [plan for plan in plans if plan.uuid not in self._buried]
+        await self._end_superseded(wanted)
+        work = [(plan.uuid, self._apply(epoch, attempt)) for plan in wanted for attempt in plan.attempts]
+        answers = await asyncio.gather(*(one for _, one in work), return_exceptions=True)
+        refused: dict[str, Reason] = {}
+        for (uuid, _), answer in zip(work, answers, strict=True):
+            if isinstance(answer, (ApiError, BackendUnavailable)):
+                refused[uuid] = Reason("ClusterRefused", f"cluster {self.name}: {answer}")
+            elif isinstance(answer, BaseException):
+                raise answer
+        return refused
+
+    async def delete(self, epoch: int, groups: Sequence[str], grace: float) -> None:
+        await self._connected()
+        await self._fence.pass_with(epoch)
+        self._buried.update(dict.fromkeys(groups, time.monotonic()))
+        await self._delete(pods.GROUP, [uuid for uuid in groups if uuid in self._groups], grace)
+
+    async def list(self) -> Sequence[Observation]:
+        await self._connected()
+        for key in [key for key, seen in self._newest.items() if seen.phase is Phase.PENDING]:
+            if found := self._pods.get(key):
+                self._look(key, found[max(found)])  # patience with an error ends without any change of the pod
+        return tuple(self._newest.values())
+
+    async def watch(self, wait: float) -> Sequence[Observation]:
+        self._start()
+        try:
+            async with asyncio.timeout(wait):
+                seen = [await self._news.get()]
+        except TimeoutError:
+            return ()
+        while not self._news.empty():
+            seen.append(self._news.get_nowait())
+        return seen
+
+    async def settle(self, keys: Sequence[AttemptKey]) -> None:
+        """Told in rounds; what a crash keeps from being told, the tidy loop settles again."""
+        for key in keys:
+            self._settled[key] = time.monotonic()
+            self._newest.pop(key, None)
+            if (follower := self._followers.pop(key, None)) is not None:
+                follower.close()
+        if not self._to_settle:
+            self._later(self._settle())
+        self._to_settle += [key for key in keys if key in self._pods]
+
+    async def logs(self, key: AttemptKey, node: str, offset: int, limit: int, wait: float) -> LogChunk:
+        found = self._pods.get(key)
+        if not found or key in self._settled:
+            raise BackendUnavailable(f"cluster {self.name} has no pod of {key}")
+        self._close_idle()
+        follower = self._followers.get(key)
+        if follower is None:
+            path = f"{self._pods_path}/{found[max(found)]['metadata']['name']}/log"
+            follower = Follower(self._api, path, {"container": pods.CTRL, "follow": "true"})
+            self._followers[key] = follower
+        newest = self._newest.get(key)
+        return await follower.read(offset, limit, wait, ended=newest is not None and newest.phase in OVER)
+
+    async def exec(
+        self, key: AttemptKey, node: str, argv: Sequence[str], size: Size | None = None, term: str = "xterm"
+    ) -> Session:
+        raise NotInside(_NOT_INSIDE)
+
+    async def connect(self, key: AttemptKey, node: str, port: int, *, udp: bool = False) -> Stream:
+        raise NotInside(_NOT_INSIDE)
+
+    async def release(self, key: AttemptKey, node: str) -> None:
+        raise NotInside(_NOT_INSIDE)
+
+    async def usage(self) -> Sequence[UsageSample]:
+        """From the metrics API, where the cluster has one."""
+        if time.monotonic() < self._no_metrics_until or not self._pods:
+            return ()
+        path = f"/apis/metrics.k8s.io/v1beta1/namespaces/{self.settings.namespace}/pods"
+        try:
+            found = await self._api.get(path, {"labelSelector": f"{pods.OWNER}={self.settings.owner}"})
+        except (ApiError, BackendUnavailable):
+            self._no_metrics_until = time.monotonic() + _NO_METRICS
+            return ()
+        return [sample for item in found["items"] if (sample := _sample(item)) is not None]
+
+    async def close(self) -> None:
+        for follower in self._followers.values():
+            follower.close()
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, *(r.close() for r in self._reflectors), return_exceptions=True)
+        await self._api.close()
+
+    # --- what is told ----------------------------------------------------------------------------------------------
+
+    async def _apply(self, epoch: int, plan: AttemptPlan) -> None:
+        key, found = plan.key, self._pods.get(plan.key, {})
+        newest = self._newest.get(key)
+        if key in self._settled or (newest is not None and newest.phase in _BEYOND):
+            return
+        last = max(found, default=-1)
+        if last > plan.restart:
+            return
+        self._told.add(key)
+        async with self._sending:
+            if last == plan.restart:
+                await self._update(plan, found[last])
+            else:
+                await self._create(epoch, plan)
+                await self._delete_pods([pod for restart, pod in found.items() if restart < plan.restart], 1.0)
+
+    async def _update(self, plan: AttemptPlan, pod: Object) -> None:
+        """An attempt that is there already: only its orders can have changed, or its Secret be missing."""
+        text = pods.orders_text(plan)
+        name = str(pod["metadata"]["name"])
+        if pod["metadata"]["annotations"].get(pods.ORDERS) != text:
+            value = {"metadata": {"annotations": {pods.ORDERS: text}}}
+            try:
+                self._take(await self._api.merge(f"{self._pods_path}/{name}", value))
+            except ApiError as error:
+                if error.status != 404:  # it was deleted meanwhile, which the watch tells
+                    raise
+        waits = self._newest.get(plan.key)
+        if name not in self._secrets and waits is not None and waits.phase in (Phase.PENDING, Phase.ACCEPTED):
+            await self._give_secret(plan, str(pod["metadata"]["uid"]))
+
+    async def _create(self, epoch: int, plan: AttemptPlan) -> None:
+        platform = self.settings.platforms[0]
+        if (node := self._nodes.objects.get(f"/{plan.node}")) is not None:
+            platform = self.settings.platform_of(nodes.reports([node], (), self.settings)[0])
+        value = pods.pod_of(plan, self.settings, platform, epoch)
+        try:
+            made = await self._api.apply(f"{self._pods_path}/{value['metadata']['name']}", value)
+            self._take(made)
+            await self._give_secret(plan, str(made["metadata"]["uid"]))
+        except ApiError as error:
+            if error.status not in (400, 422):
+                raise
+            reason = Reason("PodRefused", f"cluster {self.name} refused the pod: {error.message[:500]}")
+            self._tell(
+                Observation(
+                    plan.key, Phase.FINISHED, time.time(), plan.node, "", plan.restart,
+                    exit_code=_START_ERROR, reason=reason,
+                )
+            )  # fmt: skip
+
+    async def _give_secret(self, plan: AttemptPlan, uid: str) -> None:
+        """The job; of large files only the word where in the storage they are, since a Secret holds a megabyte."""
+        files_at = ""
+        if sum(len(file.contents) for file in plan.files) > _LARGE:
+            files_at = pods.files_key(plan)
+            await asyncio.to_thread(_put_files, self.settings.storage_url, files_at, plan)
+        secret = pods.secret_of(plan, self.settings, uid, files_at)
+        name = str(secret["metadata"]["name"])
+        await self._api.apply(f"{self._secrets_path}/{name}", secret)
+        self._secrets.add(name)
+
+    async def _end_superseded(self, plans: Iterable[GroupPlan]) -> None:
+        """Attempts of these groups that the plans no longer list."""
+        for plan in plans:
+            old = self._groups.get(plan.uuid, set()) - {a.key for a in plan.attempts}
+            await self._delete_pods([p for k in old for p in self._pods[k].values() if not self._is_over(p)], 10.0)
+
+    def _is_over(self, pod: Object) -> bool:
+        """Its end is known, or it is being ended: settling it deletes it."""
+        newest = self._newest.get(pods.key_of(pod))
+        return (newest is not None and newest.phase in OVER) or "deletionTimestamp" in pod["metadata"]
+
+    async def _delete_pods(self, old: Sequence[Object], grace: float) -> None:
+        for pod in old:
+            if "deletionTimestamp" not in pod["metadata"]:
+                await self._api.delete(f"{self._pods_path}/{pod['metadata']['name']}", grace)
+
+    async def _settle(self, pause: float = _ROUND) -> None:
+        await asyncio.sleep(pause)
+        keys, self._to_settle = self._to_settle, []
+        try:
+            await self._delete(pods.ATTEMPT, [str(key) for key in keys], 1.0)
+        except (ApiError, BackendUnavailable) as error:
+            log.warning("cluster %s: settled pods could not be deleted yet: %s", self.name, error)
+            self._to_settle = keys + self._to_settle
+            self._later(self._settle(_SETTLE_AGAIN))
+
+    async def _delete(self, label: str, values: Sequence[str], grace: float) -> None:
+        """All pods with one of these values, in as few calls as their names fit into. Their Secrets go with them."""
+        for begin in range(0, len(values), _PER_SELECTOR):
+            some = ",".join(values[begin : begin + _PER_SELECTOR])
+            selector = f"{pods.OWNER}={self.settings.owner},{label} in ({some})"
+            await self._api.delete(self._pods_path, max(grace, 1.0), {"labelSelector": selector})
+
+    # --- what is seen ----------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        for reflector in self._reflectors:
+            reflector.start()
+
+    async def _connected(self) -> None:
+        """Raises `BackendUnavailable` while our copy of the cluster may be stale."""
+        self._start()
+        for reflector in self._reflectors:
+            await reflector.ready(_FIRST_LIST)
+        for reflector in (self._mine, self._nodes):
+            if reflector.error:
+                raise BackendUnavailable(f"cluster {self.name}: {reflector.error}")
+        if time.monotonic() - max(r.heard for r in self._reflectors) > _QUIET:
+            await self._api.get("/version")
+
+    def _take(self, pod: Object) -> None:
+        """A pod as an answer shows it, which may be newer than what the watch has told."""
+        self._pod_changed(pod, False)
+
+    def _pod_changed(self, pod: Object, deleted: bool) -> None:
+        key, restart = pods.key_of(pod), pods.restart_of(pod)
+        group = str(pod["metadata"]["labels"][pods.GROUP])
+        found = self._pods.setdefault(key, {})
+        self._groups.setdefault(group, set()).add(key)
+        known = found.get(restart)
+        if deleted:
+            found.pop(restart, None)
+            self._secrets.discard(str(pod["metadata"]["name"]))
+            self._strays.discard(str(pod["metadata"]["name"]))
+            if not found:
+                self._pods.pop(key)
+                self._groups[group].discard(key)
+                if not self._groups[group]:
+                    self._groups.pop(group)
+            if restart > max(found, default=-1):
+                self._gone(key, pod)
+            return
+        if known is not None and _version(known) > _version(pod):
+            return
+        found[restart] = pod
+        if group in self._buried or (known is None and self._stale(key, pod)):
+            self._strays.add(str(pod["metadata"]["name"]))
+            self._later(self._delete_late(pod))
+        elif restart == max(found):
+            self._look(key, pod)
+
+    def _stale(self, key: AttemptKey, pod: Object) -> bool:
+        """Made after our first command by a controller that we have replaced: it did not know yet."""
+        epoch = int(pod["metadata"]["annotations"].get(pods.EPOCH) or 0)
+        return self._mine.synced and key not in self._told and epoch < self._fence.won
+
+    async def _delete_late(self, pod: Object) -> None:
+        """Nobody wants it: its group was deleted before, or it is a stale controller's."""
+        try:
+            await self._delete_pods([pod], 1.0)
+        except (ApiError, BackendUnavailable) as error:
+            log.warning("cluster %s: %s", self.name, error)
+
+    def _look(self, key: AttemptKey, pod: Object) -> None:
+        if key not in self._settled and pod["metadata"]["name"] not in self._strays:
+            self._tell(Seen(pod, time.time()).observation())
+
+    def _gone(self, key: AttemptKey, pod: Object) -> None:
+        newest = self._newest.get(key)
+        self._said.pop(key, None)
+        if key in self._settled or str(pod["metadata"]["labels"][pods.GROUP]) in self._buried:
+            self._newest.pop(key, None)
+        elif newest is not None and newest.phase not in OVER:
+            self._tell(Seen(pod, time.time()).vanished())
+
+    def _tell(self, seen: Observation) -> None:
+        """News, unless it is none. The first end of a restart is its end."""
+        old = self._newest.get(seen.key)
+        if old is not None and old.restart == seen.restart:
+            if old.phase in OVER or _same(old, seen):
+                return
+            if seen.phase is Phase.PENDING and old.phase is not Phase.PENDING:
+                return
+        self._newest[seen.key] = seen
+        self._news.put_nowait(seen)
+
+    def _event(self, event: Object, deleted: bool) -> None:
+        """A warning of the cluster about one of our pods, told once for each new text."""
+        key = pods.key_in(str(event["involvedObject"].get("name")))
+        newest = self._newest.get(key) if key is not None else None
+        said = str(event.get("reason") or ""), " ".join(str(event.get("message") or "").split())[:500].rstrip(".")
+        if deleted or newest is None or newest.phase in OVER or said[0] in _TOLD:
+            return
+        if self._said.get(newest.key) != said:
+            self._said[newest.key] = said
+            self._news.put_nowait(replace(newest, phase=Phase.PENDING, reason=Reason(*said)))
+
+    # --- small help ------------------------------------------------------------------------------------------------
+
+    def _later(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def _close_idle(self) -> None:
+        for key in [k for k, f in self._followers.items() if f.idle]:
+            self._followers.pop(key).close()
+
+    def _forget_old(self) -> None:
+        """Tombstones are kept for a day, as the nodes of other backends do."""
+        limit = time.monotonic() - _DAY
+        self._buried = {uuid: at for uuid, at in self._buried.items() if at > limit}
+        self._settled = {key: at for key, at in self._settled.items() if at > limit}
+        self._told.intersection_update(self._pods)
+
+
+def _put_files(storage_url: str, key: str, plan: AttemptPlan) -> None:
+    try:
+        open_store(storage_url).write(key, files_to_json(plan.files))
+    except ObjectError as error:
+        raise BackendUnavailable(f"the files of {plan.key} could not be put into the storage: {error}") from error
+
+
+def _version(value: Object) -> int:
+    text = str(value["metadata"].get("resourceVersion") or "0")
+    return int(text) if text.isdigit() else 0
+
+
+def _same(old: Observation, new: Observation) -> bool:
+    """Nothing that anybody acts on differs."""
+    return (old.phase, old.restart, old.address, old.reason) == (new.phase, new.restart, new.address, new.reason)
+
+
+def _sample(item: Object) -> UsageSample | None:
+    found = item["metadata"].get("labels") or {}
+    user = next((c for c in item["containers"] if c["name"] == pods.USER), None)
+    if user is None or pods.TASK not in found:
+        return None
+    cpu, memory = nodes.quantity(user["usage"]["cpu"]), nodes.quantity(user["usage"]["memory"])
+    return UsageSample(found[pods.TASK], int(found[pods.RETRY]), time.time(), cpu, memory)

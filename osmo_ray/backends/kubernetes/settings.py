@@ -1,0 +1,41 @@
+"""What one registered cluster needs to know about us, and we about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from osmo_ray.spec.attempt import NodeReport
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """A kind of node: those with all these labels. Its pods get the selector and the tolerations."""
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[Mapping[str, str], ...] = ()
+
+    def holds(self, node: NodeReport) -> bool:
+        return all(node.labels.get(k) == v for k, v in self.labels.items())
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSettings:
+    """How tasks run in one cluster. `owner` tells the objects of one platform (one database) from another's."""
+
+    owner: str
+    storage_url: str
+    """How pods reach the platform's storage; empty: they cannot, and the cluster takes no work."""
+    runtime_image: str
+    namespace: str = "default"
+    platforms: tuple[Platform, ...] = (Platform("default"),)
+    """The first is the default; a node belongs to the last one that holds it."""
+    template: Mapping[str, Any] = field(default_factory=dict)
+    """A pod (`metadata`, `spec`) that every task's pod is merged over: pull secrets, mounts, a scheduler's name."""
+    pull_policy: str = "IfNotPresent"
+
+    def platform_of(self, node: NodeReport) -> Platform:
+        """The most special platform that a node belongs to."""
+        return next((p for p in reversed(self.platforms) if p.holds(node)), self.platforms[0])

@@ -1,0 +1,239 @@
+"""The programs at both ends of a task in a pod, in a folder of this machine; on a real node see tests/backends."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from osmo_ray.objects.local import LocalStore
+from osmo_ray.runtime import pod
+from osmo_ray.runtime.codec import Job, Orders, orders_to_json
+from osmo_ray.runtime.logs import Log, stored_log
+from osmo_ray.spec.attempt import AttemptKey, AttemptPlan, FilePlan, InputPlan, OutputPlan
+from osmo_ray.spec.tokens import Tokens
+
+KEY = AttemptKey("a" * 32, 1)
+PLAN = AttemptPlan(KEY, "w-1", "u" * 32, "g", "b" * 32, "t", "ann", "n1", "image:1", ("run", "{{output}}", "$(WORD)"))
+ZERO = {"exit": 0, "began": 1.0, "ended": 2.0, "cpu": 0.5, "peak": 7}
+
+
+class World:
+    """A shared folder as a pod has it, a store, and what the program would tell Kubernetes."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.root, self.orders, self.hosts = folder / "osmo", folder / "orders", folder / "hosts"
+        self.root.mkdir()
+        self.orders.mkdir()
+        self.hosts.write_text("127.0.0.1 localhost\n")
+        self.storage = folder / "storage"
+        self.message = folder / "message"
+        launcher = folder / "launcher"
+        launcher.write_text("program")
+        patch.setenv("OSMO_LAUNCHER", str(launcher))
+        patch.setattr(pod, "MESSAGE", str(self.message))
+        tell, write_hosts = pod.tell, pod.write_hosts
+        patch.setattr(pod, "tell", lambda result: tell(result, self.message))
+        patch.setattr(pod, "write_hosts", lambda plan, hosts: write_hosts(plan, hosts, self.hosts))
+        patch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO()))
+
+    def job(self, plan: AttemptPlan) -> Job:
+        return Job(plan, "pod", storage_url=self.storage.as_uri())
+
+    def read(self, name: str) -> Any:
+        return json.loads((self.root / name).read_text())
+
+    @property
+    def told(self) -> dict[str, Any]:
+        return dict(json.loads(self.message.read_text()))
+
+    def give_orders(self, orders: Orders) -> None:
+        (self.orders / "orders").write_text(json.dumps(orders_to_json(orders)))
+
+    def end(self, value: dict[str, Any] | None) -> None:
+        """The launcher has run and gone."""
+        if value is not None:
+            (self.root / "run/end.json").write_text(json.dumps(value))
+        (self.root / "run/began").touch()
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(tmp_path, monkeypatch)
+
+
+def test_before_the_command_all_is_there(world: World):
+    plan = replace(
+        PLAN,
+        environment={"WORD": "of {{workflow_id}}"},
+        files=(FilePlan("/etc/a", "in {{output}}"), FilePlan("{{output}}/b", "aGk=", base64=True)),
+    )
+    assert pod.before(world.job(plan), world.root) == 0
+    start = world.read("run/start.json")
+    assert start["argv"] == ["run", "/osmo/data/output", "of w-1"] and start["barrier"] is False
+    assert start["env"]["OSMO_ATTEMPT"] == str(KEY) and "PATH" not in start["env"]
+    assert (world.root / "run/files/0").read_text() == "in /osmo/data/output"
+    assert (world.root / "data/output/b").read_text() == "hi"
+    assert (world.root / "bin/launcher").stat().st_mode & 0o777 == 0o755
+    assert (world.root / "run/log").stat().st_mode & 0o777 == 0o666
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"inputs": (InputPlan("prefix", "nothing"),)}, 2010),
+        ({"files": (FilePlan("relative", ""),)}, 2032),
+        ({"files": (FilePlan("/osmo/bin/launcher", ""),)}, 2032),
+        ({"argv": ()}, 2031),
+    ],
+)
+def test_what_cannot_be_had_is_told_with_its_code(world: World, change: dict[str, Any], code: int):
+    assert pod.before(world.job(replace(PLAN, **change)), world.root) == 1
+    assert world.told["exit_code"] == code and world.told["reason"]["sentence"]
+    log = stored_log(LocalStore(world.storage), PLAN.workflow_uuid, KEY, 0, 1 << 16)
+    assert log.end and world.told["reason"]["sentence"].encode() in log.data
+
+
+def test_after_the_command_its_output_and_log_are_kept(world: World):
+    job = world.job(replace(PLAN, outputs=(OutputPlan("prefix", "out/1"),)))
+    pod.before(job, world.root)
+    (world.root / "data/output/x").write_text("made")
+    with (world.root / "run/log").open("ab") as log:
+        log.write(b"1 O hello\n")
+    world.end(ZERO)
+    assert pod.beside(job, world.root, world.orders) == 0
+    assert (world.told["exit_code"], world.told["output"], world.told["usage"]["memory_peak"]) == (0, "out/1", 7.0)
+    assert LocalStore(world.storage).read("out/1/x") == b"made"
+    kept = stored_log(LocalStore(world.storage), PLAN.workflow_uuid, KEY, 0, 1 << 16)
+    assert kept.end and b"1 O hello\n" in kept.data and b"output: 1 file" in kept.data
+
+
+def test_a_launcher_that_was_killed_leaves_the_code_to_kubernetes(world: World):
+    job = world.job(replace(PLAN, outputs=(OutputPlan("prefix", "out/1"),)))
+    pod.before(job, world.root)
+    world.end(None)
+    assert pod.beside(job, world.root, world.orders) == 0
+    assert (world.told["exit_code"], world.told["output"]) == (None, "")
+
+
+def test_an_output_that_cannot_be_kept_fails_the_attempt(world: World, monkeypatch: pytest.MonkeyPatch):
+    job = replace(world.job(replace(PLAN, outputs=(OutputPlan("url", "gopher://x"),))))
+    pod.before(job, world.root)
+    world.end(ZERO)
+    assert pod.beside(job, world.root, world.orders) == 1
+    assert world.told["exit_code"] == 2012 and "gopher" in world.told["reason"]["sentence"]
+
+
+def test_the_barrier_opens_for_its_generation_with_the_siblings_names(world: World):
+    """It is opened only once the launcher lives, for Kubernetes writes the hosts file anew at its start."""
+    plan = replace(PLAN, barrier=True, go=False, restart=2, peers=("t", "other"))
+    pod.before(world.job(plan), world.root)
+    assert world.read("run/start.json")["barrier"] is True
+    world.give_orders(Orders(restart=2, go=2, hosts={"other": "10.0.0.2"}))
+    (world.root / "run/lock").touch()
+    with (world.root / "run/lock").open("r+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        beside = pod.Beside(world.job(plan), world.root, world.orders)
+        beside._read_orders()
+        assert not (world.root / "run/go").exists()
+        (world.root / "run/began").touch()
+        world.give_orders(Orders(restart=1, go=1))
+        beside._read_orders()
+        assert not (world.root / "run/go").exists()
+        world.give_orders(Orders(restart=2, go=2, hosts={"other": "10.0.0.2"}))
+        beside._read_orders()
+    assert (world.root / "run/go").exists()
+    assert "10.0.0.2 other.w-1.osmo other" in world.hosts.read_text()
+    assert world.hosts.read_text().startswith("127.0.0.1 localhost\n")
+
+
+def test_new_names_replace_the_old_ones(world: World):
+    for address in ("10.0.0.2", "10.0.0.3"):
+        pod.write_hosts(PLAN, {"other": address})
+    assert world.hosts.read_text().count("other.w-1.osmo") == 1 and "10.0.0.3" in world.hosts.read_text()
+
+
+def test_it_waits_as_long_as_the_launcher_lives(world: World):
+    job = world.job(PLAN)
+    pod.before(job, world.root)
+    done = threading.Event()
+    with (world.root / "run/lock").open("r+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        world.end(ZERO)
+        beside = pod.Beside(job, world.root, world.orders)
+        waiting = threading.Thread(target=lambda: (beside._until_end(), done.set()))
+        waiting.start()
+        assert not done.wait(0.3)
+    assert done.wait(10)
+    waiting.join()
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "reason"),
+    [
+        ({"error": "missing", "message": "prog"}, 3003, "CommandNotFound"),
+        ({"error": "exec", "message": "prog: permission denied"}, 3003, "StartError"),
+        ({"signal": 9, "began": 0.0, "ended": 1.0}, 137, "CommandFailed"),
+        ({"exit": 3, "began": 0.0, "ended": 1.0}, 3, "CommandFailed"),
+        ({"exit": 0, "began": 0.0, "ended": 1.0}, 0, ""),
+        ({}, None, ""),
+    ],
+)
+def test_what_an_end_means(tmp_path: Path, end: dict[str, Any], code: int | None, reason: str):
+    log = Log(tmp_path / "log")
+    log.open()
+    found, why = pod.judge(PLAN, end, log)
+    assert (found, why.code if why else "") == (code, reason)
+
+
+@pytest.mark.parametrize("letter", ["x", "ä", "\U0001f680"])
+def test_a_long_reason_fits_into_the_message(tmp_path: Path, letter: str):
+    reason = {"code": "C", "sentence": letter * 5000, "evidence": {f"e{n}": letter * 2000 for n in range(9)}}
+    pod.tell({"exit_code": 1, "reason": {**reason, "next_command": ""}, "at": 1.0}, tmp_path / "m")
+    text = (tmp_path / "m").read_text()
+    assert len(text) < 4096 and json.loads(text)["reason"]["code"] == "C"
+
+
+def test_the_mirror_says_where_each_line_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    out = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(out))
+    mirror = pod.Mirror(tmp_path / "log")
+    mirror.step()
+    (tmp_path / "log").write_bytes(b"1 O a\n2 O b\nhalf")
+    mirror.step()
+    (tmp_path / "log").write_bytes(b"1 O a\n2 O b\nhalf done\n")
+    mirror.step()
+    assert out.getvalue() == b"0 1 O a\n6 2 O b\n12 half done\n"
+
+
+def test_large_files_wait_in_the_storage(world: World):
+    plan = replace(PLAN, files=(FilePlan("/big", "x"), FilePlan("/b", "aGk=", base64=True)))
+    LocalStore(world.storage).write("files", pod.files_to_json(plan.files))
+    text = pod.job_to_json(plan, world.storage.as_uri(), "files")
+    assert pod.job_from_json(text, with_files=True).plan.files == plan.files
+    assert pod.job_from_json(text, with_files=False).plan.files == ()
+    assert pod.job_from_json(pod.job_to_json(plan, "", ""), with_files=True).plan.files == plan.files
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/etc/x", ("mount", "/etc/x")),
+        ("/etc/../y", ("mount", "/y")),
+        ("{{output}}/a/b", ("output", "a/b")),
+        ("/osmo/data/output/../../run/start.json", ("refused", "")),
+        ("/osmo/data/input/0/x", ("refused", "")),
+        ("x", ("refused", "")),
+        ("/", ("refused", "")),
+        ("/a:b", ("refused", "")),
+    ],
+)
+def test_where_files_may_go(path: str, found: tuple[str, str]):
+    kind, target = pod.file_target(path, Tokens("w", "/osmo/data/output"))
+    assert kind == found[0] and (kind == "refused" or target == found[1])

