@@ -42,21 +42,8 @@ Beside = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
 _PARTS = (
-    auth,
-    users,
-    workflows,
-    streams,
-    tasks,
-    pools,
-    profile,
-    credentials,
-    apps,
-    outputs,
-    code,
-    extra,
-    inside,
-    backends,
-    page,
+    *(auth, users, workflows, streams, tasks, pools, profile, credentials, apps, outputs, code, extra, inside),
+    *(backends, page),
 )
 
 

@@ -20,6 +20,7 @@ _STATUSES = {
     403: "Not allowed.",
     404: "There is no such thing.",
     409: "Not now.",
+    410: "It is over, or kept no longer.",
     413: "More than a request may have.",
     503: "The platform is away for a moment.",
     507: "The platform's disk is full.",
