@@ -82,20 +82,5 @@ def _routers(services: Services, metrics: Metrics) -> Iterator[APIRouter]:
     yield service.routes(services, metrics)
     if services.gateway_key:
         yield gateway(services.objects, services.gateway_key)
-    for part in (
-        auth,
-        users,
-        workflows,
-        streams,
-        tasks,
-        pools,
-        profile,
-        credentials,
-        apps,
-        outputs,
-        code,
-        extra,
-        inside,
-        page,
-    ):
+    for part in _PARTS:
         yield part.routes(services)
