@@ -41,6 +41,10 @@ class PlatformShape(_Shape):
 class BackendShape(_Shape):
     """A registration. Without `platforms` all nodes are of one platform, `default`."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"kubeconfig": "apiVersion: v1\nkind: Config\n...", "pools": ["train"]}]}
+    )
+
     kubeconfig: str
     context: str = ""
     namespace: str = ""
