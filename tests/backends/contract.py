@@ -11,7 +11,6 @@ import pytest
 
 from osmo_ray.backends.protocol import Backend, StaleEpoch
 from osmo_ray.spec.attempt import AttemptKey, AttemptPlan, GroupPlan, Observation, Phase
-from tests.backends.inside_contract import InsideContract
 
 _ids = itertools.count(1)
 
@@ -41,7 +40,7 @@ def group(*attempts: AttemptPlan) -> GroupPlan:
     return GroupPlan(attempts[0].group_uuid, "contract-1", "g", attempts)
 
 
-class BackendContract(InsideContract):
+class BackendContract:
     """Subclasses give a fixture `backend` and say how to write commands that do something."""
 
     succeeds: tuple[str, ...] = ("true",)

@@ -9,6 +9,7 @@ import pytest
 from osmo_ray.backends.fake import Ending, FakeBackend
 from osmo_ray.spec.attempt import AttemptPlan
 from tests.backends.contract import BackendContract
+from tests.backends.inside_contract import InsideContract
 
 
 def script(plan: AttemptPlan) -> Ending:
@@ -17,7 +18,7 @@ def script(plan: AttemptPlan) -> Ending:
     return Ending(0.0, 7 if plan.argv[-1] == "exit 7" else 0)
 
 
-class TestFakeBackend(BackendContract):
+class TestFakeBackend(BackendContract, InsideContract):
     @pytest.fixture
     async def backend(self) -> AsyncIterator[FakeBackend]:
         fake = FakeBackend(script=script)

@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import pytest
 
+from osmo_ray.backends.inside import NotInside
 from osmo_ray.backends.kubernetes.backend import KubernetesBackend
 from osmo_ray.backends.kubernetes.client import HttpApi
 from osmo_ray.backends.kubernetes.kubeconfig import open_kubeconfig
 from osmo_ray.backends.kubernetes.settings import ClusterSettings
-from osmo_ray.spec.attempt import AttemptPlan
+from osmo_ray.spec.attempt import AttemptKey, AttemptPlan
 from tests.backends import contract
 from tests.backends.contract import BackendContract
 from tests.servers.kube.cluster import Cluster
@@ -49,3 +50,10 @@ class TestKubernetesBackend(BackendContract):
         await backend.capacity()
         yield backend
         await backend.close()
+
+    async def test_a_look_inside_is_refused_with_a_reason(self, backend: KubernetesBackend):
+        """Sessions in pods are not there yet, and that is told rather than tried."""
+        key = AttemptKey("t", 0)
+        for asked in (backend.exec(key, "", ["true"]), backend.connect(key, "", 80), backend.release(key, "")):
+            with pytest.raises(NotInside, match="not there yet"):
+                await asked

@@ -18,7 +18,7 @@ from osmo_ray.platform.files import Files
 from osmo_ray.settings import Settings
 from osmo_ray.spec.attempt import AttemptKey, Phase
 from tests.backends.contract import BackendContract, attempt, fresh, group
-from tests.backends.inside_contract import told
+from tests.backends.inside_contract import InsideContract, told
 
 pytestmark = pytest.mark.ray
 
@@ -45,7 +45,7 @@ def cluster() -> Iterator[tuple[Settings, head.Head]]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-class TestRayBackend(BackendContract):
+class TestRayBackend(BackendContract, InsideContract):
     @pytest.fixture
     async def backend(self, cluster: tuple[Settings, head.Head]) -> AsyncIterator[object]:
         from osmo_ray.backends.ray.agent import AgentSettings
