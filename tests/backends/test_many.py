@@ -12,10 +12,11 @@ from osmo_ray.backends.many import ManyBackends
 from osmo_ray.backends.protocol import BackendUnavailable
 from osmo_ray.spec.attempt import AttemptPlan, NodeReport, Phase
 from tests.backends.contract import BackendContract, attempt, group
+from tests.backends.inside_contract import InsideContract
 from tests.backends.test_fake import script
 
 
-class TestManyBackends(BackendContract):
+class TestManyBackends(BackendContract, InsideContract):
     """One backend alone looks as it would without this room."""
 
     @pytest.fixture
@@ -26,7 +27,7 @@ class TestManyBackends(BackendContract):
         await made.close()
 
 
-class TestCluster(BackendContract):
+class TestCluster(BackendContract, InsideContract):
     """And so does a registered cluster."""
 
     @pytest.fixture
