@@ -7,6 +7,7 @@ window of bytes on its way (see `spec.wire`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 from typing import TYPE_CHECKING, Any
@@ -59,14 +60,16 @@ async def open_socket(client: Client, kind: str, name: str, reply: dict[str, Any
 
 
 class Channel:
-    """One session or connection in our own wire. `receive` must be waited for all the time: it also hears how much
-    room there is for `send`."""
+    """One session or connection in our own wire. It is listened to all the time, since the word that makes room for
+    `send` comes between the data; the window bounds what waits for `receive`."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
         self._room = wire.WINDOW
         self._more = asyncio.Event()
         self._untold = 0
+        self._waiting: asyncio.Queue[tuple[bytes, bool] | None] = asyncio.Queue()
+        self._reading = asyncio.ensure_future(self._read())
 
     @classmethod
     async def open(cls, client: Client, kind: str, name: str, reply: dict[str, Any]) -> Channel:
@@ -97,24 +100,30 @@ class Channel:
 
     async def receive(self) -> tuple[bytes, bool] | None:
         """The next bytes, and whether they came from standard error; None at the end."""
-        while True:
-            if self._untold >= wire.PIECE:
-                count, self._untold = self._untold, 0
-                await self._say(wire.taken(count), quietly=True)
-            try:
+        if self._untold >= wire.PIECE:
+            count, self._untold = self._untold, 0
+            await self._say(wire.taken(count), quietly=True)
+        said = await self._waiting.get()
+        if said is None:
+            self._waiting.put_nowait(None)  # for whoever asks again
+        else:
+            self._untold += len(said[0])
+        return said
+
+    async def _read(self) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            while True:
                 message = await self._socket.recv()
-            except ConnectionClosed:
-                self._room = 1 << 62  # nobody waits for room any more; sending says that it is over
-                self._more.set()
-                return None
-            if not isinstance(message, bytes) or not message:
-                continue
-            if message[0] in (Say.DATA, Say.ERRORS):
-                self._untold += len(message) - 1
-                return message[1:], message[0] == Say.ERRORS
-            if message[0] == Say.TAKEN:
-                self._room += wire.read_taken(message[1:])
-                self._more.set()
+                if not isinstance(message, bytes) or not message:
+                    continue
+                if message[0] in (Say.DATA, Say.ERRORS):
+                    self._waiting.put_nowait((message[1:], message[0] == Say.ERRORS))
+                elif message[0] == Say.TAKEN:
+                    self._room += wire.read_taken(message[1:])
+                    self._more.set()
+        self._room = 1 << 62  # nobody waits for room any more; sending says that it is over
+        self._more.set()
+        self._waiting.put_nowait(None)
 
     @property
     def code(self) -> int | None:
@@ -132,6 +141,7 @@ class Channel:
 
     async def close(self) -> None:
         await self._socket.close()
+        await self._reading
 
     async def _say(self, message: bytes, *, quietly: bool = False) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -273,11 +274,28 @@ async def test_what_is_not_taken_stops_whoever_sends(platform: Platform) -> None
     key = (await platform.key("exec/task/a", entry_command="cat"))["key"]
     async with platform.open("exec", key, "?frames=typed") as socket:
         await socket.send(wire.resize(0, 0))
-        for _ in range(wire.WINDOW // wire.PIECE + 4):
+        for _ in range(wire.WINDOW // wire.PIECE):
             await socket.send(bytes([Say.DATA]) + bytes(wire.PIECE))
         assert await data_until_silence(socket) == wire.WINDOW
+        for _ in range(4):
+            await socket.send(bytes([Say.DATA]) + bytes(wire.PIECE))
+        assert await data_until_silence(socket) == 0, "there is no room"
         await socket.send(wire.taken(wire.PIECE))
         assert await data_until_silence(socket) == wire.PIECE
+
+
+async def test_more_than_the_window_is_refused(platform: Platform) -> None:
+    """A task that takes nothing, and a client that does not wait for room."""
+    key = (await platform.key("exec/task/a", entry_command="cat"))["key"]
+    async with platform.open("exec", key, "?frames=typed") as socket:
+        await socket.send(wire.resize(0, 0))
+        closing = asyncio.create_task(rest(socket))
+        with contextlib.suppress(ConnectionClosed):
+            while not closing.done():
+                await socket.send(bytes([Say.DATA]) + bytes(wire.PIECE))
+        data, code, _ = await closing
+        assert len(data) < 3 * wire.WINDOW and code is not None
+        assert platform.nodes.sessions[0].closed
 
 
 async def data_until_silence(socket: ClientConnection) -> int:

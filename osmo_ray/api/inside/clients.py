@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,7 +36,7 @@ Heard = bytes | Size | Signal | EndOfInput
 class Client(Protocol):
     """What the serving side knows of a client."""
 
-    def hear(self) -> AsyncIterator[Heard]:
+    def hear(self) -> AsyncGenerator[Heard, None]:
         """What the client says, until it has gone or (in the contract's wire) ended the session. Raises ValueError
         for what is neither."""
         ...
@@ -47,6 +47,10 @@ class Client(Protocol):
 
     async def took(self, count: int) -> None:
         """So many bytes of what was heard have been passed on."""
+        ...
+
+    async def left(self) -> None:
+        """Returns when the client has gone, even though what it said before was not all passed on; may never."""
         ...
 
     async def close(self, reason: str, code: int = 1000) -> None: ...
@@ -89,7 +93,7 @@ class PlainClient(_Socket):
         super().__init__(socket)
         self._typing = Typing() if terminal else None
 
-    async def hear(self) -> AsyncIterator[Heard]:
+    async def hear(self) -> AsyncGenerator[Heard, None]:
         if self._typing is None:
             async for data in self._messages():
                 if not data:
@@ -126,6 +130,10 @@ class PlainClient(_Socket):
     async def took(self, count: int) -> None:
         """This wire has no word for it: the connection itself holds the client back."""
 
+    async def left(self) -> None:
+        """Never: its last bytes count, and what it said before is heard first."""
+        await asyncio.Event().wait()
+
 
 class TypedClient(_Socket):
     """Our own wire."""
@@ -136,24 +144,49 @@ class TypedClient(_Socket):
         self._more = asyncio.Event()
         self._taken = 0
         self._heard = 0
+        self._left = asyncio.Event()
 
-    async def hear(self) -> AsyncIterator[Heard]:
-        async for message in self._messages():
-            kind, body = Say(message[0]), message[1:]
-            if kind is Say.DATA:
-                self._heard += len(body)
-                if self._heard > wire.WINDOW:
-                    raise ValueError(f"more than {wire.WINDOW} bytes on the way")
-                yield body
-            elif kind is Say.TAKEN:
-                self._room += wire.read_taken(body)
-                self._more.set()
-            elif kind is Say.RESIZE:
-                yield Size(*wire.read_resize(body))
-            elif kind is Say.SIGNAL:
-                yield Signal(body[0])
-            elif kind is Say.END:
-                yield EndOfInput()
+    async def hear(self) -> AsyncGenerator[Heard, None]:
+        """Messages are read however slowly the task takes its input, because the word that makes room for its output
+        is among them; the window bounds what waits here."""
+        waiting: asyncio.Queue[Heard | ValueError | None] = asyncio.Queue()
+        reading = asyncio.ensure_future(self._read(waiting))
+        try:
+            while (item := await waiting.get()) is not None:
+                if isinstance(item, ValueError):
+                    raise item
+                yield item
+        finally:
+            reading.cancel()
+
+    async def _read(self, waiting: asyncio.Queue[Heard | ValueError | None]) -> None:
+        try:
+            async for message in self._messages():
+                if (item := self._meaning(message)) is not None:
+                    waiting.put_nowait(item)
+        except (ValueError, IndexError) as error:
+            waiting.put_nowait(ValueError(f"no message of this wire: {error}"))
+        waiting.put_nowait(None)
+        self._left.set()
+
+    async def left(self) -> None:
+        await self._left.wait()
+
+    def _meaning(self, message: bytes) -> Heard | None:
+        kind, body = Say(message[0]), message[1:]
+        if kind is Say.DATA:
+            self._heard += len(body)
+            if self._heard > wire.WINDOW:
+                raise ValueError(f"more than {wire.WINDOW} bytes on the way")
+            return body
+        if kind is Say.TAKEN:
+            self._room += wire.read_taken(body)
+            self._more.set()
+        if kind is Say.RESIZE:
+            return Size(*wire.read_resize(body))
+        if kind is Say.SIGNAL:
+            return Signal(body[0])
+        return EndOfInput() if kind is Say.END else None
 
     async def say(self, data: bytes, *, errors: bool = False) -> None:
         kind = bytes([Say.ERRORS if errors else Say.DATA])

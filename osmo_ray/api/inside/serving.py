@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Coroutine
+from contextlib import aclosing
 from typing import Any
 
 from starlette.websockets import WebSocket
 
 from osmo_ray.api.inside import keys
-from osmo_ray.api.inside.clients import Client, EndOfInput, PlainClient, Signal, client_of
+from osmo_ray.api.inside.clients import Client, EndOfInput, Heard, PlainClient, Signal, client_of
 from osmo_ray.api.inside.daemon import DAEMON, missing
 from osmo_ray.api.services import Services
 from osmo_ray.backends.inside import NotInside, Session, Size, Stream
@@ -30,7 +31,11 @@ _BAD = 1008
 async def serve_exec(services: Services, socket: WebSocket, key: SessionKey) -> None:
     """A command; the contract's clients always have a terminal, ours say by their first message."""
     client = client_of(socket, terminal=True)
-    heard = aiter(client.hear())
+    async with aclosing(client.hear()) as heard:
+        await _exec(services, client, heard, key)
+
+
+async def _exec(services: Services, client: Client, heard: AsyncIterator[Heard], key: SessionKey) -> None:
     try:
         async with asyncio.timeout(keys.WAIT):
             first = await anext(heard)
@@ -45,7 +50,7 @@ async def serve_exec(services: Services, socket: WebSocket, key: SessionKey) -> 
     if session is None:
         return
     try:
-        await _both(_to_session(client, heard, session), _from_session(client, session))
+        await _both(_to_session(client, heard, session), _from_session(client, session), client.left())
     finally:
         await session.close()
     await client.close("" if session.code is None else f"{EXIT}{session.code}")
@@ -65,7 +70,7 @@ async def _begun(client: Client, asking: Awaitable[Any]) -> Any:
         return None
 
 
-async def _to_session(client: Client, heard: Any, session: Session) -> None:
+async def _to_session(client: Client, heard: AsyncIterator[Heard], session: Session) -> None:
     async for item in heard:
         if isinstance(item, Size):
             await session.resize(item)
@@ -109,7 +114,7 @@ async def serve_forward(services: Services, socket: WebSocket, key: SessionKey) 
     if stream is None:
         return
     try:
-        await _both(_to_stream(client, stream), _from_stream(client, stream))
+        await _both(_to_stream(client, stream), _from_stream(client, stream), client.left())
     finally:
         await stream.close()
     await client.close("")
@@ -173,7 +178,7 @@ async def serve_rsync(services: Services, socket: WebSocket, key: SessionKey) ->
                 await client.say(output.data)
 
     try:
-        await _both(_to_session(client, client.hear(), session), answer())
+        await _both(_to_session(client, client.hear(), session), answer(), client.left())
     finally:
         await session.close()
     reason = missing(session.code) or bytes(complaints).decode(errors="replace").strip()
