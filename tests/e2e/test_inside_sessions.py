@@ -177,7 +177,7 @@ async def test_fifty_sessions_at_once_whose_clients_vanish(platform: Platform, t
     """One works beside fifty others that write without end and are not read, which costs a bounded amount of memory;
     then nothing is left of them."""
     api = platform.pids("ray::ServeReplica") + platform.pids("ray::ProxyActor")
-    assert len(api) >= 2
+    assert api
     before = sum(map(resident, api))
     flood = [await _open(platform, task, "sh -c 'while :; do cat /usr/bin/env; done'") for _ in range(50)]
     await asyncio.to_thread(until, lambda: len(left(platform)) >= 50, 60)
