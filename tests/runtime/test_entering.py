@@ -92,7 +92,7 @@ _PROGRAM = textwrap.dedent("""
     import asyncio, sys
     from pathlib import Path
     from hosting import Host, shell
-    from test_inside import session
+    from test_entering import session
     from osmo_ray.spec.attempt import Phase
 
     async def main():
