@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 TICK = 1000 / os.sysconf("SC_CLK_TCK")
-CONTROL_PLANE = ("ray::ControllerActor", "ray::NodeAgent", "ray::ServeReplica", "ray::ProxyActor")
+CONTROL_PLANE = ("ray::ControllerActor", "ray::NodeAgent", "ray::ServeReplica")
 
 
 @dataclass

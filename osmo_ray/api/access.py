@@ -118,6 +118,8 @@ ACTIONS: Mapping[str, str] = {
 }
 OPEN = frozenset(name.partition(" ")[2] for name, action in ACTIONS.items() if action == PUBLIC)
 """Paths that need no caller."""
+OWNED: Mapping[str, str] = {"workflow:Enter": "workflow:EnterOthers"}
+"""What one may do with one's own workflow, and what it takes for another's: inside a task are its user's secrets."""
 _FRESH = 2.0
 """Seconds for which roles are remembered: so long an administrator's word takes to be heard by every replica."""
 
@@ -167,12 +169,23 @@ class Access:
         caller: Caller = connection.scope["caller"]
         pool = connection.path_params.get("pool")
         resource = f"pool/{pool}" if pool is not None else ""
-        verdict = judge(await self.roles(caller), action, resource)
+        roles = await self.roles(caller)
+        verdict = judge(roles, action, resource)
         connection.scope["action"] = action
+        if verdict.allowed and action in OWNED and not await self._owns(caller, connection):
+            action = OWNED[action]
+            verdict = judge(roles, action, resource)
         if not verdict.allowed:
             who = f"the role {verdict.role} denies" if verdict.role else "none of your roles allows"
             what = f"{action} on {resource}" if resource else action
             _refuse(connection, f"{caller.user} may not do this: {who} {what}. Ask an administrator (osmo user).")
+
+    async def _owns(self, caller: Caller, connection: HTTPConnection) -> bool:
+        """Whether the workflow that is named is the caller's; a websocket's key is bound to who asked for it."""
+        if connection.scope["type"] == "websocket":
+            return True
+        found = await asyncio.to_thread(self._services.store.find, connection.path_params["name"])
+        return found is None or found.user == caller.user
 
     async def roles(self, caller: Caller) -> list[Role]:
         """What a caller is: what the token says, as far as administrators have not taken it back."""
@@ -181,7 +194,8 @@ class Access:
             known = await self._user(caller.user)
             if known.managed:
                 names &= known.roles
-        written = await self._roles()
+        fixed = all(name in BUILT_IN and BUILT_IN[name].immutable for name in names)
+        written = BUILT_IN if fixed else await self._roles()  # what cannot be written anew need not be read
         return [EVERYBODY, *(written[name] for name in sorted(names) if name in written)]
 
     async def _user(self, user: str) -> _Known:

@@ -22,6 +22,7 @@ _STATUSES = {
     409: "Not now.",
     410: "It is over, or kept no longer.",
     413: "More than a request may have.",
+    425: "Not yet: the task does not run.",
     503: "The platform is away for a moment.",
     507: "The platform's disk is full.",
 }

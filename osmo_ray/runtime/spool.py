@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -160,9 +161,12 @@ class Folder:
         data = _line(codec.job_to_json(job)) + _line(codec.observation_to_json(seen))
         fd = os.open(self.path / "status", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            return os.write(fd, data)
+            written = os.write(fd, data)
         finally:
             os.close(fd)
+        if written < len(data):
+            raise OSError(errno.ENOSPC, "the disk is full", str(self.path))
+        return written
 
     def observations(self, node: str, offset: int = 0) -> tuple[list[Observation], int]:
         """The whole observations from byte `offset` on, and where to go on."""
@@ -260,9 +264,13 @@ class Spool:
             folder.path.mkdir(mode=0o700)
         except FileExistsError:
             return None
-        if job.plan.secrets != Secrets():
-            replace_file(folder.path / "secrets.json", json.dumps(codec.secrets_to_json(job.plan.secrets)))
-        return folder, folder.begin(job, seen)
+        try:
+            if job.plan.secrets != Secrets():
+                replace_file(folder.path / "secrets.json", json.dumps(codec.secrets_to_json(job.plan.secrets)))
+            return folder, folder.begin(job, seen)
+        except OSError:  # half of an attempt would keep the whole one out
+            remove_tree(folder.path)
+            raise
 
     def sweep(self) -> None:
         """Remove what a crash left: folders never accepted, and those half removed."""

@@ -206,3 +206,23 @@ def test_changes_and_refusals_are_in_the_log_and_reads_are_not(wire: Wire):
         ("ann", "development", "user:Create", 200),
     ]
     assert [e["user"] for e in wire.get("/api/x/audit", ("user", "vic"), ("limit", "1"))] == ["vic"]
+
+
+def test_inside_a_task_are_its_users_secrets(wire: Wire):
+    """Who may enter tasks may enter their own; another's takes an administrator."""
+    una, ada = begin(wire, "una", "osmo-user"), begin(wire, "ada", "osmo-admin")
+    own, other = wire.world.submit(user="una"), wire.world.submit(user="bob")
+    for name in (own, other):
+        wire.world.start(name, "a")
+    for path in ("exec/task/a?entry_command=sh", "portforward/a?task_ports=80", "rsync/task/a"):
+        target, _, query = path.partition("?")
+        asked = [tuple(pair.split("=")) for pair in query.split("&") if pair]
+
+        def status(secret: str, name: str, target: str = target, asked: Any = asked) -> int:
+            headers = {"Authorization": f"Bearer {secret}"}
+            return wire.call("POST", f"/api/workflow/{name}/{target}", asked, user="", headers=headers).status
+
+        assert (status(una, own), status(una, other), status(ada, other)) == (200, 403, 200), path
+    assert ask(wire, una, "POST", f"/api/x/workflow/{other}/task/a/release").status == 403
+    refused = ask(wire, una, "POST", f"/api/x/workflow/{other}/task/a/release")
+    assert "workflow:EnterOthers" in refused.json["message"]

@@ -226,3 +226,15 @@ async def test_orders_reach_an_attempt_that_a_new_host_adopted(any_host: Host, b
     later = await begin(any_host.options)
     await later.apply(2, [again(one, go=True)])
     assert (await later.end(one.key)).exit_code == 0
+
+
+async def test_an_attempt_that_the_disk_had_no_room_for_can_come_again(
+    any_host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, real = shell("true"), os.write
+    monkeypatch.setattr("osmo_ray.runtime.spool.os.write", lambda fd, data: real(fd, data[: len(data) // 2]))
+    with pytest.raises(OSError, match="the disk is full"):
+        await any_host.apply(1, [one])
+    monkeypatch.undo()
+    assert not any_host.spool.folder(one.key).path.exists()
+    assert (await any_host.run(one)).exit_code == 0

@@ -15,6 +15,7 @@ from osmo_ray.api.inside import keys, serving
 from osmo_ray.api.routes.common import User
 from osmo_ray.api.services import Services
 from osmo_ray.api.shapes import Named, RouterReply
+from osmo_ray.backends.inside import NotInside
 from osmo_ray.backends.protocol import BackendUnavailable
 from osmo_ray.spec.attempt import AttemptKey
 from osmo_ray.store.protocol import SessionKey
@@ -69,6 +70,8 @@ def routes(services: Services) -> APIRouter:
             await services.inside.release(AttemptKey(found.uuid, found.retry_id), found.node)
         except BackendUnavailable as error:
             raise ApiError(f"The node cannot be told now: {error}", "USER", 503, workflow.id) from error
+        except NotInside as error:
+            raise ApiError(f"{error}.", "USER", 409, workflow.id) from error
         return Named(name=workflow.id)
 
     _sockets(router, services)
