@@ -15,13 +15,13 @@ import yaml
 
 from osmo_ray.api.clusters import backend_of, pools
 from osmo_ray.api.errors import ApiError, not_found
-from osmo_ray.api.restart import remaining
 from osmo_ray.api.routes import code, credentials
 from osmo_ray.api.services import Services
 from osmo_ray.api.shapes import Submission, Submitted
 from osmo_ray.api.views import Links
 from osmo_ray.engine.admit import admit
-from osmo_ray.engine.model import Decision
+from osmo_ray.engine.model import Decision, Workflow
+from osmo_ray.engine.rerun import CannotRerun, failed_part, part_from
 from osmo_ray.providers.template import Prepared, prepare
 from osmo_ray.spec.dump import to_yaml
 from osmo_ray.spec.model import CodeInput, Priority, TaskInput, WorkflowSpec
@@ -44,6 +44,9 @@ class Order:
     priority: str = "NORMAL"
     environment: tuple[str, ...] = ()
     restart: str = ""
+    """A workflow of which a part runs again; with `body`, as that file says it."""
+    tasks: tuple[str, ...] = ()
+    """The tasks from which on it runs again; none: what failed."""
     app: AppUse | None = None
     """The app that the file is of."""
 
@@ -53,7 +56,7 @@ def submit(services: Services, order: Order, links: Links) -> Submitted:
     _text(order)
     check_pool(services, order.pool)
     priority = _priority(order.priority)
-    if sum(map(bool, (order.body, order.resubmit, order.restart))) != 1:
+    if bool(order.resubmit or order.restart) == (order.body is not None and not order.restart):
         raise ApiError("Send either a workflow file or a workflow_id, not both and not neither.", "USAGE")
     if order.dry_run and order.body is not None:
         return _dry_run(services, order.body)
@@ -126,16 +129,29 @@ def _dry_run(services: Services, body: Submission) -> Submitted:
 
 def _read(services: Services, order: Order) -> tuple[WorkflowSpec, str, str, Prepared | None]:
     """The spec, the text as the user wrote it, the workflow that it repeats, and what knows its places."""
-    if order.body is None:
-        name = order.resubmit or order.restart
+    old = None
+    if name := order.resubmit or order.restart:
         old = services.store.find(name)
         if old is None:
             raise not_found(name)
+    if order.body is None:
+        assert old is not None
         texts = services.store.texts(old.uuid)
-        return remaining(old) if order.restart else read(texts.rendered), texts.template, old.id, None
+        spec = _again(old, old.spec, order.tasks) if order.restart else read(texts.rendered)
+        return spec, texts.template, old.id, None
     body = order.body
     done = prepare(body.file, body.set_variables, body.set_string_variables, services.renderer)
-    return done.read(), body.uploaded_templated_spec or body.file, "", done
+    template = body.uploaded_templated_spec or body.file
+    if old is None:
+        return done.read(), template, "", done
+    return _again(old, done.read(), order.tasks, newer=True), template, old.id, None
+
+
+def _again(old: Workflow, spec: WorkflowSpec, tasks: tuple[str, ...], *, newer: bool = False) -> WorkflowSpec:
+    try:
+        return part_from(old, spec, tasks) if tasks or newer else failed_part(old)
+    except CannotRerun as error:
+        raise ApiError(str(error), "SUBMISSION", workflow_id=old.id) from None
 
 
 def _limits(services: Services, spec: WorkflowSpec) -> None:

@@ -175,13 +175,26 @@ def _strict(text: str) -> None:
 
 
 def _restart_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("workflow_id", help="a workflow that failed")
-    parser.add_argument("--pool", "-p", default="", help="default: the pool that it ran in")
+    parser.add_argument("workflow_id", help="a workflow that has ended")
+    parser.add_argument(
+        "--from",
+        dest="tasks",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="TASK",
+        help="run these again and all that depends on them, though they completed",
+    )
+    parser.add_argument("--file", default="", metavar="FILE", help="a newer YAML or Python file to run them by")
+    add_settings(parser)
+    parser.add_argument(
+        "--set-env", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="environment of every task"
+    )
 
 
 def _restart(args: argparse.Namespace) -> int:
     with connect(args) as client:
-        name = client.restart(args.workflow_id, pool=args.pool)
+        name = _send_again(client, args)
         if args.format_type == "json":
             print_json({"name": name, "overview": f"{client.login.url}/workflows/{name}"})
         else:
@@ -191,6 +204,23 @@ def _restart(args: argparse.Namespace) -> int:
     return 0
 
 
+def _send_again(client: Client, args: argparse.Namespace) -> str:
+    how = {"pool": args.pool, "tasks": args.tasks, "env": args.set_env}
+    if args.file and is_python(args.file):
+        made = compiled(args)
+        send_code(client, made)
+        return client.restart(args.workflow_id, text=made.text, **how)
+    refuse_rest(args)
+    if not args.file:
+        if args.set or args.set_string:
+            raise ClientError("--set has no effect without --file", status=400, code="USAGE")
+        return client.restart(args.workflow_id, **how)
+    ready = prepare(client, args)
+    return client.restart(
+        args.workflow_id, text=ready.text, template=ready.template, set=args.set, set_string=args.set_string, **how
+    )
+
+
 SUBMIT = Command(_submit_arguments, _submit, rest=True)
-RESTART = Command(_restart_arguments, _restart)
+RESTART = Command(_restart_arguments, _restart, rest=True)
 VALIDATE = Command(_validate_arguments, _validate, rest=True)

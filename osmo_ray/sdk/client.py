@@ -77,10 +77,25 @@ class Client:
         answer = self._post(pool, None, workflow_id=name, env_vars=list(env), priority=priority.upper())
         return str(answer["name"])
 
-    def restart(self, name: str, *, pool: str = "") -> str:
-        """Run what failed of `name` again, in its own pool by default; what completed is not repeated."""
+    def restart(
+        self,
+        name: str,
+        *,
+        pool: str = "",
+        tasks: Iterable[str] = (),
+        text: str = "",
+        set: Iterable[str] = (),
+        set_string: Iterable[str] = (),
+        env: Iterable[str] = (),
+        template: str = "",
+    ) -> str:
+        """Run what failed of `name` again, in its own pool by default; what completed is not repeated but read. `tasks`
+        are run again in any case, with all that depends on them; `text` is a newer workflow file to run them by."""
         chosen = pool or str(self.view(name, skip_groups=True)["pool"] or self.pool())
-        return str(self.http.json("POST", f"/api/pool/{chosen}/workflow/{name}/restart")["name"])
+        params = {"from_task": list(tasks), "env_vars": list(env)}
+        body = self._body(text, set, set_string, template) if text else None
+        answer = self.http.json("POST", f"/api/pool/{chosen}/workflow/{name}/restart", params, body)
+        return str(answer["name"])
 
     def validate(self, text: str, *, pool: str = "", set: Iterable[str] = (), set_string: Iterable[str] = ()) -> str:
         """What the platform says of a file that it would accept; raises `ClientError` with `problems` otherwise."""

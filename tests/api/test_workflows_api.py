@@ -9,6 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from osmo_ray.spec.attempt import AttemptKey
+from osmo_ray.spec.model import WorkflowSpec
 from osmo_ray.spec.reason import Reason
 from tests.api.world import HELLO, World
 
@@ -329,6 +330,55 @@ def test_a_restart_repeats_what_failed_and_reads_what_completed(world: World, cl
     inputs = {t: [(i.workflow, i.task) for i in again.spec.task(t).inputs] for t in ("b", "c")}  # type: ignore[union-attr]
     assert inputs == {"b": [(name, "a")], "c": [("", "b"), (name, "a")]}
     assert client.get("/api/workflow/hello-2").json()["parent_name"] == name
+
+
+THREE = HELLO + "  - {name: c, image: i, command: [c], inputs: [{task: b}, {task: a}]}\n"
+
+
+def completed(world: World, *names: str) -> str:
+    name = world.submit(THREE)
+    for task in names:
+        (key,) = world.start(name, task)
+        world.finish(name, key)
+    return name
+
+
+def sent_again(world: World, client: TestClient, name: str, body: object = None, **params: object) -> WorkflowSpec:
+    reply = client.post(f"/api/pool/default/workflow/{name}/restart", params=params, json=body)  # type: ignore[arg-type]
+    assert reply.status_code == 200, reply.text
+    made = world.store.find(reply.json()["name"])
+    assert made is not None
+    return made.spec
+
+
+def test_a_workflow_runs_again_from_a_task_though_it_completed(world: World, client: TestClient) -> None:
+    name = completed(world, "a", "b", "c")
+    spec = sent_again(world, client, name, from_task="b")
+    assert [t.name for g in spec.groups for t in g.tasks] == ["b", "c"]
+    assert [(i.workflow, i.task) for i in spec.task("c").inputs] == [("", "b"), (name, "a")]  # type: ignore[union-attr]
+
+
+def test_a_workflow_runs_again_by_a_newer_file(world: World, client: TestClient) -> None:
+    name = completed(world, "a", "b", "c")
+    newer = THREE.replace("command: [c]", "command: [better]") + "  - {name: d, image: i, command: [d]}\n"
+    spec = sent_again(world, client, name, {"file": newer}, from_task="c", env_vars="X=1")
+    assert [t.name for g in spec.groups for t in g.tasks] == ["c", "d"], "what never ran comes along"
+    assert spec.task("c").command == ("better",)
+    assert spec.task("c").environment == {"X": "1"}
+    assert [(i.workflow, i.task) for i in spec.task("c").inputs] == [(name, "b"), (name, "a")]  # type: ignore[union-attr]
+
+
+def test_what_cannot_be_run_again_is_said(world: World, client: TestClient) -> None:
+    def refused(name: str, body: object = None, **params: str) -> str:
+        reply = client.post(f"/api/pool/default/workflow/{name}/restart", params=params, json=body)
+        assert reply.status_code == 400
+        return str(reply.json()["message"])
+
+    name = completed(world, "a", "b", "c")
+    assert "has no task 'x'" in refused(name, from_task="x")
+    assert "Everything" in refused(name, {"file": THREE})
+    assert "not valid YAML" in refused(name, {"file": "workflow: [oops"})
+    assert "has to end" in refused(completed(world, "a"), from_task="a")
 
 
 def test_the_page_of_a_workflow_is_plain_and_safe(world: World, client: TestClient) -> None:

@@ -188,6 +188,21 @@ def test_restart_says_the_new_id(site: Site, world: World, capsys: Capture) -> N
     assert "only failed workflows" in osmo(capsys, "workflow", "restart", "one-2", code=2)
 
 
+def test_restart_from_a_task_and_by_a_newer_file(site: Site, world: World, capsys: Capture, tmp_path: Path) -> None:
+    name = mine(world)
+    (key,) = world.start(name, "a")
+    world.finish(name, key)
+    assert "one-2" in osmo(capsys, "workflow", "restart", name, "--from", "a")
+    newer = tmp_path / "newer.yaml"
+    newer.write_text("workflow: {name: one, tasks: [{name: a, image: i, command: ['{{ what }}']}]}\n")
+    told = osmo(capsys, "workflow", "restart", name, "--from", "a", "--file", str(newer), "--set", "what=newer")
+    assert "one-3" in told
+    again = world.store.find("one-3")
+    assert again is not None
+    assert again.spec.task("a").command == ("newer",)
+    assert "without --file" in osmo(capsys, "workflow", "restart", name, "--set", "a=1", code=1)
+
+
 def test_wait_gives_up_when_told(site: Site, world: World, capsys: Capture) -> None:
     assert "still PENDING" in osmo(capsys, "workflow", "wait", mine(world), "--timeout", "0", code=75)
 

@@ -55,9 +55,26 @@ def routes(services: Services) -> APIRouter:
         return submit(services, order, links)
 
     @router.post("/api/pool/{pool}/workflow/{workflow_id}/restart")
-    def restart_workflow(pool: str, workflow_id: str, user: User, links: Base) -> Submitted:
+    def restart_workflow(
+        pool: str,
+        workflow_id: str,
+        user: User,
+        links: Base,
+        body: Submission | None = None,
+        from_task: Many = None,
+        env_vars: Many = None,
+    ) -> Submitted:
         old = cancel.find(services, workflow_id)
-        return submit(services, Order(pool, user.user, restart=old.id, priority=old.priority.value), links)
+        order = Order(
+            pool,
+            user.user,
+            body,
+            priority=old.priority.value,
+            environment=tuple(env_vars or ()),
+            restart=old.id,
+            tasks=tuple(from_task or ()),
+        )
+        return submit(services, order, links)
 
     @router.get("/api/workflow")
     def list_workflows(

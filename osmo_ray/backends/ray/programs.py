@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from osmo_ray.backends.ray import names
-from osmo_ray.backends.ray.submit import lost_file
 from osmo_ray.spec.attempt import AttemptKey, AttemptPlan, Observation, Phase
 from osmo_ray.spec.quantity import to_bytes
 from osmo_ray.spec.reason import Reason
@@ -29,6 +28,11 @@ class Cluster:
 
     dashboard: str = ""
     address: str = ""
+
+
+def lost_file(program: Path) -> Path:
+    """Where `submit.py` writes that the attempt was lost with the cluster, and how."""
+    return program.with_suffix(".lost")
 
 
 class Programs:

@@ -24,6 +24,8 @@ import ray
 from ray.job_submission import JobStatus, JobSubmissionClient
 from ray.util.placement_group import placement_group, remove_placement_group
 
+from osmo_ray.backends.ray.programs import lost_file
+
 LOST = 75
 """Exit code (EX_TEMPFAIL) when the platform, not the program, failed. A program may end with it too, so what counts
 is the file that `_lost` leaves beside the program's."""
@@ -65,11 +67,6 @@ def main(path: str, argv: Sequence[str]) -> int:
         print(str(error), flush=True)
         lost_file(Path(path)).write_text(str(error))
         return LOST
-
-
-def lost_file(program: Path) -> Path:
-    """Where it is written that the attempt was lost with the cluster, and how."""
-    return program.with_suffix(".lost")
 
 
 def _run(program: Program, argv: Sequence[str]) -> int:
