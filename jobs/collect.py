@@ -21,8 +21,12 @@ def main() -> None:
     store, objects = SqlStore(loaded.database), open_store(loaded.storage)
     removed = 0
     while old := store.finished_before(time.time() - to_seconds(args.older_than), 100):
+        used = store.forget_results([row.uuid for row in old])
+        old = [row for row in old if row.uuid not in used]
         forget(objects, old)
         removed += store.delete_workflows([row.uuid for row in old])
+        if used:
+            break  # somebody has just begun to use them
     print(f"removed {removed} workflows")
 
 

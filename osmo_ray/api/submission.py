@@ -64,13 +64,15 @@ def submit(services: Services, order: Order, links: Links) -> Submitted:
     spec = spread_environment(spec, overlay_environment(order.environment))
     _limits(services, spec)
     _trusted(services, spec, order.pool)
-    _previous(services, spec)
+    sources = _previous(services, spec)
     _sent(services, spec)
     _credentials(services, order.pool, order.user, spec, done)
     if order.validation_only:
         return Submitted(name=spec.name, logs="Workflow validation succeeded.")
     _disk(services)
-    name = _store(services, order, spec, Texts(to_yaml(spec), template, app=order.app), priority, parent)
+    name = _store(
+        services, order, spec, Texts(to_yaml(spec), template, app=order.app, sources=sources), priority, parent
+    )
     return Submitted(
         name=name,
         overview=links.overview(name),
@@ -171,8 +173,9 @@ def _trusted(services: Services, spec: WorkflowSpec, pool: str) -> None:
         )
 
 
-def _previous(services: Services, spec: WorkflowSpec) -> None:
-    """Tasks of other workflows must exist and have finished, whatever their end."""
+def _previous(services: Services, spec: WorkflowSpec) -> tuple[str, ...]:
+    """Tasks of other workflows must exist and have finished, whatever their end. Returns the uuids of those."""
+    sources: set[str] = set()
     wanted = {(i.workflow, i.task) for g in spec.groups for t in g.tasks for i in t.inputs if isinstance(i, TaskInput)}
     for workflow, name in sorted(w for w in wanted if w[0]):
         found = services.store.find(workflow)
@@ -183,6 +186,8 @@ def _previous(services: Services, spec: WorkflowSpec) -> None:
             raise ApiError(f"Input {workflow}:{name}: workflow {workflow} has no task {name}.", "USAGE")
         if not task.status.finished:
             raise ApiError(f"Input {workflow}:{name}: that task is {task.status.value}, not finished.", "USAGE")
+        sources.add(found.uuid)
+    return tuple(sorted(sources))
 
 
 def _credentials(services: Services, pool: str, user: str, spec: WorkflowSpec, done: Prepared | None) -> None:

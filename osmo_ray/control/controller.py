@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from osmo_ray.backends.protocol import Backend, BackendUnavailable, StaleEpoch
 from osmo_ray.control import dispatch, notices, retention, schedule, tidy, watch
+from osmo_ray.control.cache import StepCache
 from osmo_ray.control.clusters import Clusters
 from osmo_ray.control.credentials import Purse
 from osmo_ray.control.ledger import Ledger
@@ -79,6 +80,7 @@ class Controller:
         if clusters is not None:
             self.scheduling.own = backend.name
         self.ledger.planner = self.scheduling.events
+        self.ledger.recaller = StepCache(self.ledger)
         self.counts: dict[str, float] = {}
         self._quota_error = ""
         self._seen_at: dict[str, float] = {}

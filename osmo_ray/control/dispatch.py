@@ -13,11 +13,11 @@ from osmo_ray.backends.protocol import Backend
 from osmo_ray.control import credentials
 from osmo_ray.control.credentials import Purse
 from osmo_ray.control.ledger import Ledger
-from osmo_ray.engine.model import ApplyGroup, DeleteGroup, Group, Workflow
+from osmo_ray.control.outputs import external
+from osmo_ray.engine.model import ApplyGroup, DeleteGroup
 from osmo_ray.engine.plans import PoolRules, group_plan
 from osmo_ray.engine.propagate import spec_of
 from osmo_ray.spec.attempt import GroupPlan
-from osmo_ray.spec.model import TaskInput
 from osmo_ray.store.protocol import Outgoing
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,8 @@ async def _apply(
             continue
         seqs.setdefault(group.uuid, []).append(outgoing.seq)
         if group.uuid not in plans:
-            plan = group_plan(workflow, group, await _with_external(ledger, rules, workflow, group))
+            other = await external(ledger, workflow, group)
+            plan = group_plan(workflow, group, replace(rules, external=other) if other else rules)
             spec = spec_of(workflow.spec, group)
             if purse is not None and credentials.wanted(spec):
                 plan = await ledger.db(purse.fill, workflow.user, spec, plan)
@@ -98,17 +99,3 @@ async def _delete(ledger: Ledger, backend: Backend, epoch: int, commands: Sequen
         await backend.delete(epoch, [uuid for _, uuid in found], grace)
         done += [seq for seq, _ in found]
     return done
-
-
-async def _with_external(ledger: Ledger, rules: PoolRules, workflow: Workflow, group: Group) -> PoolRules:
-    """The rules, with outputs of other workflows that this group reads looked up."""
-    inputs = [i for t in spec_of(workflow.spec, group).tasks for i in t.inputs]
-    names = {i.workflow for i in inputs if isinstance(i, TaskInput) and i.workflow}
-    if not names:
-        return rules
-    external: dict[tuple[str, str], str] = {}
-    for name in sorted(names):
-        other = await ledger.db(ledger.store.find, name)
-        if other is not None:
-            external.update({(name, t.name): t.output for g in other.groups for t in g.tasks})
-    return replace(rules, external=external)

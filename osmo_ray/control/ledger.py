@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from osmo_ray.engine.decide import decide_all
 from osmo_ray.engine.events import Event, Policy
@@ -25,6 +25,17 @@ Events = Mapping[str, Sequence[Event]]
 """By workflow uuid."""
 Planner = Callable[[Mapping[str, Workflow]], Events]
 """From the live workflows to the events that place what fits now."""
+
+
+class Recaller(Protocol):
+    """Knows which groups need not run, and hears of those that completed."""
+
+    async def events(self, live: Mapping[str, Workflow]) -> Events: ...
+
+    async def keep(self, decisions: Sequence[Decision]) -> None: ...
+
+    def again(self, uuids: Sequence[str]) -> None:
+        """What was said of these workflows came to nothing."""
 
 
 class Ledger:
@@ -42,6 +53,7 @@ class Ledger:
         """Commands to send as of the newest commit that added any; empty when the outbox is to be asked."""
         self.planner: Planner | None = None
         """Asked in each commit that may have made room, so that an end and what it lets start are one transaction."""
+        self.recaller: Recaller | None = None
         self.schedule = asyncio.Event()
         self.dispatch = asyncio.Event()
         self._home: dict[str, tuple[str, int]] = {}
@@ -92,28 +104,43 @@ class Ledger:
                 left = {uuid: found for uuid, found in left.items() if uuid in conflicts and uuid in self.live}
 
     async def _commit(self, events: Events, place: bool) -> Sequence[str]:
-        decisions = self._decide(events, place)
+        decisions = await self._decide(events, place)
         if not decisions:
             return ()
         settled = sorted(self.sent)
         made = await self.db(self.store.advance, decisions, self.lease, settled)
         self.sent.difference_update(settled)
         self.outgoing = made.outgoing or self.outgoing
-        for decision in decisions:
-            if decision.workflow.uuid not in made.conflicts:
-                self._written(decision)
+        written = [d for d in decisions if d.workflow.uuid not in made.conflicts]
+        for decision in written:
+            self._written(decision)
+        if self.recaller is not None:
+            self.recaller.again(made.conflicts)
+            await self.recaller.keep(written)
         return made.conflicts
 
-    def _decide(self, events: Events, place: bool) -> list[Decision]:
+    async def _decide(self, events: Events, place: bool) -> list[Decision]:
         now = self.clock()
-        made = {u: decide_all(self.live[u], found, now, self.policy) for u, found in events.items()}
+        made: dict[str, Decision] = {}
+        self._then(made, events, now)
+        while place and self.recaller is not None:  # what is passed over may let others be passed over
+            found = await self.recaller.events(self._with(made))
+            if not found:
+                break
+            self._then(made, found, now)
         if place and self.planner is not None:
-            fresh = {**self.live, **{u: d.workflow for u, d in made.items()}}
-            for uuid, found in self.planner(fresh).items():
-                before = made.get(uuid)
-                then = decide_all(fresh[uuid], found, now, self.policy)
-                made[uuid] = before.then(then) if before else then
+            self._then(made, self.planner(self._with(made)), now)
         return [d for d in made.values() if d.changed]
+
+    def _with(self, made: Mapping[str, Decision]) -> dict[str, Workflow]:
+        return {**self.live, **{u: d.workflow for u, d in made.items()}}
+
+    def _then(self, made: dict[str, Decision], events: Events, now: float) -> None:
+        """Add what these events change to what was decided already."""
+        for uuid, found in events.items():
+            before = made.get(uuid)
+            then = decide_all(before.workflow if before else self.live[uuid], found, now, self.policy)
+            made[uuid] = before.then(then) if before else then
 
     def _written(self, decision: Decision) -> None:
         workflow = decision.workflow

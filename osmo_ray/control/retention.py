@@ -19,6 +19,8 @@ async def step(ledger: Ledger, objects: ObjectStore | None, keep: float) -> int:
     removed = 0
     while True:
         old = await ledger.db(ledger.store.finished_before, ledger.clock() - keep, _BATCH)
+        used = await ledger.db(ledger.store.forget_results, [row.uuid for row in old])
+        old = [row for row in old if row.uuid not in used]
         if not old:
             return removed
         if objects is not None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from osmo_ray.engine import attempts, limits
+from osmo_ray.engine.cache import is_open
 from osmo_ray.engine.draft import Draft
-from osmo_ray.engine.events import CancelRequested, Event, Held, Observed, Placed, Policy, Preempted, Tick
+from osmo_ray.engine.events import CancelRequested, Event, Held, Observed, Placed, Policy, Preempted, Recalled, Tick
 from osmo_ray.engine.exits import PREEMPTED
 from osmo_ray.engine.folds import fold_workflow
 from osmo_ray.engine.model import ApplyGroup, Decision, Task, Workflow
@@ -48,6 +49,8 @@ def _one(draft: Draft, event: Event, policy: Policy) -> None:
             _held(draft, group, reason)
         case Preempted(name, reason):
             _preempted(draft, name, reason, policy)
+        case Recalled():
+            _recalled(draft, event)
         case CancelRequested():
             _canceled(draft, event, policy)
         case Tick():
@@ -89,6 +92,22 @@ def _preempted(draft: Draft, name: str, reason: Reason, policy: Policy) -> None:
         attempts.ended(draft, name, task.uuid, PREEMPTED, reason, draft.now, policy)
     if placed:
         draft.command(ApplyGroup(name))
+
+
+def _recalled(draft: Draft, event: Recalled) -> None:
+    """Nothing runs: each task has the output of the one that stands for it."""
+    group = draft.find(event.group)
+    if group is None or not is_open(group) or any(task.uuid not in event.earlier for task in group.tasks):
+        return
+    for task in group.tasks:
+        found = event.earlier[task.uuid]
+        reason = Reason(
+            "Cached",
+            f"not run: a task of {found.workflow} was the same, and its output is used",
+            {"workflow": found.workflow, "task": found.uuid},
+        )
+        draft.move_task(group.name, task, _S.COMPLETED, exit_code=0, output=found.output, reason=reason)
+        draft.record("Cached", reason.sentence, group.name, task)
 
 
 def _canceled(draft: Draft, event: CancelRequested, policy: Policy) -> None:

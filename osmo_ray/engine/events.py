@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from osmo_ray.engine.cache import Earlier
 from osmo_ray.spec.attempt import Observation
 from osmo_ray.spec.reason import Reason
 
@@ -45,6 +46,14 @@ class Preempted:
 
 
 @dataclass(frozen=True, slots=True)
+class Recalled:
+    """Earlier tasks may stand for all tasks of this group (by uuid)."""
+
+    group: str
+    earlier: Mapping[str, Earlier]
+
+
+@dataclass(frozen=True, slots=True)
 class CancelRequested:
     """A person (or a rule in their name) ends the workflow."""
 
@@ -58,7 +67,7 @@ class Tick:
     """Time has passed; limits may have been reached."""
 
 
-Event = Placed | Held | Observed | Preempted | CancelRequested | Tick
+Event = Placed | Held | Observed | Preempted | Recalled | CancelRequested | Tick
 
 
 @dataclass(frozen=True, slots=True)

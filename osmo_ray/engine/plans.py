@@ -122,7 +122,7 @@ def _attempt(
 
 def _input(workflow: Workflow, wanted: Input, rules: PoolRules) -> InputPlan:
     if isinstance(wanted, TaskInput):
-        return InputPlan("prefix", _source(workflow, wanted, rules), wanted.task, wanted.regex)
+        return InputPlan("prefix", source(workflow, wanted, rules.external), wanted.task, wanted.regex)
     if isinstance(wanted, UrlInput):
         return InputPlan("url", wanted.url, regex=wanted.regex)
     if isinstance(wanted, CodeInput):
@@ -130,10 +130,11 @@ def _input(workflow: Workflow, wanted: Input, rules: PoolRules) -> InputPlan:
     return InputPlan("dataset", wanted.name, wanted.name, wanted.regex)
 
 
-def _source(workflow: Workflow, wanted: TaskInput, rules: PoolRules) -> str:
-    """The accepted output of the task; empty when it wrote nothing, which is an empty input folder."""
+def source(workflow: Workflow, wanted: TaskInput, external: Mapping[tuple[str, str], str]) -> str:
+    """The accepted output of the task; empty when it wrote nothing, which is an empty input folder. `external` has
+    those of other workflows."""
     if wanted.workflow:
-        return rules.external.get((wanted.workflow, wanted.task), "")
+        return external.get((wanted.workflow, wanted.task), "")
     for group in workflow.groups:
         for task in group.tasks:
             if task.name == wanted.task:

@@ -19,6 +19,7 @@ from osmo_ray.sdk import flow
 from osmo_ray.sdk.flow import FlowError, Group, Result, Task, Workflow
 from osmo_ray.sdk.inside import MARK
 from osmo_ray.spec.model import (
+    Checkpoint,
     CodeInput,
     GroupSpec,
     Input,
@@ -145,7 +146,9 @@ class Compiler(flow.Run):
             credentials=get("credentials") or {},
             resource=_resource(step, resources),
             exit_actions={str(k).upper(): str(v) for k, v in (get("exit_actions") or {}).items()},
-            sandbox=Sandbox(get("sandbox") or "auto"),
+            checkpoint=tuple(_checkpoint(step.name, one) for one in get("checkpoint") or ()),
+            sandbox=Sandbox(get("sandbox") or ("process" if get("cache") and not get("image") else "auto")),
+            cache=bool(get("cache")),
             hold=_minutes(get("hold")),
             retries=get("retries"),
             requirements=tuple(get("requirements") or ()),
@@ -237,6 +240,16 @@ def _encoded(value: Any) -> str:
         for mark, escaped in _ESCAPES:
             text = text.replace(mark, escaped)
     return text
+
+
+def _checkpoint(task: str, said: Any) -> Checkpoint:
+    try:
+        return Checkpoint(
+            str(said["path"]), str(said["url"]), to_seconds(said["frequency"]), str(said.get("regex", ""))
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        form = '{"path": folder, "url": where to, "frequency": seconds or "30m"}'
+        raise FlowError(f"{task}: a checkpoint is {form}, not {said!r}: {error}") from None
 
 
 def default_image() -> str:

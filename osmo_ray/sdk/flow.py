@@ -42,7 +42,7 @@ class Options:
 
     _NAMES = (
         "name", "cpu", "gpu", "memory", "storage", "platform", "image", "retries", "requirements", "environment",
-        "sandbox", "hold", "exit_actions", "credentials",
+        "sandbox", "hold", "exit_actions", "credentials", "cache", "checkpoint",
     )  # fmt: skip
 
     def __init__(self, **values: Any) -> None:
@@ -124,7 +124,8 @@ class Workflow:
 
 def task(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     """Make a function a task. Options: `cpu`, `gpu`, `memory`, `storage`, `platform`, `image`, `retries`,
-    `requirements`, `environment`, `sandbox`, `hold`, `exit_actions`, `credentials`, `name`."""
+    `requirements`, `environment`, `sandbox`, `hold`, `exit_actions`, `credentials`, `cache`, `checkpoint` (a list of
+    `{"path": ..., "url": ..., "frequency": seconds or "30m"}`), `name`."""
     found = Options(**options)
     return (lambda f: Task(f, found)) if function is None else Task(function, found)
 

@@ -119,7 +119,7 @@ def _task(task: TaskSpec) -> dict[str, Any]:
         **({} if task.sandbox is Sandbox.AUTO else {"sandbox": task.sandbox.value}),
         **_some(hold=task.hold),
         **({} if task.retries is None else {"retries": task.retries}),
-        **_some(requirements=list(task.requirements)),
+        **_some(requirements=list(task.requirements), cache=task.cache),
     }
 
 

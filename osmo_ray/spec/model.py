@@ -200,6 +200,8 @@ class TaskSpec:
     """How often a command that failed is run again; None leaves it to exit actions and the pool's budget."""
     requirements: tuple[str, ...] = ()
     """Python packages that a node adds to a task without a container."""
+    cache: bool = False
+    """An earlier task that was the same in all that counts may stand for this one (`engine.cache`)."""
 
 
 @dataclass(frozen=True, slots=True)

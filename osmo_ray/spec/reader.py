@@ -249,6 +249,7 @@ def _task(model: schema.TaskModel, *, alone: bool) -> TaskSpec:
         hold=model.hold,
         retries=model.retries,
         requirements=tuple(model.requirements),
+        cache=model.cache,
     )
 
 

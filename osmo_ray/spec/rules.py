@@ -20,6 +20,7 @@ from osmo_ray.spec.model import (
     DatasetOutput,
     GroupSpec,
     ResourceSpec,
+    Sandbox,
     TaskInput,
     TaskSpec,
     UpdateDatasetOutput,
@@ -136,6 +137,11 @@ def _labels(spec: WorkflowSpec) -> Findings:
 def _group(at: Path, group: GroupSpec) -> Findings:
     yield from _name((*at, "name"), group.name, "group")
     leads = [task.name for task in group.tasks if task.lead]
+    cached = [task.name for task in group.tasks if task.cache]
+    if cached and len(cached) < len(group.tasks):
+        other = next(task.name for task in group.tasks if not task.cache)
+        hint = "tasks of a group are passed over together; write `cache` in all of them or in none"
+        yield Finding((*at, "tasks"), f"{cached[0]!r} is cached and {other!r} is not", hint)
     if not group.tasks:
         yield Finding(at, f"group {group.name!r} has no tasks", "list at least one task")
     elif not leads:
@@ -412,6 +418,22 @@ def _requirements(at: Path, task: TaskSpec) -> Findings:
             yield Finding((*at, "requirements", index), f"{wanted[:80]!r} is not a package", hint)
 
 
+def _cache(at: Path, task: TaskSpec) -> Findings:
+    """Only what can be seen to be the same may be taken from earlier; what lies elsewhere may have changed."""
+    if not task.cache:
+        return
+    if task.sandbox is not Sandbox.PROCESS and "@sha256:" not in task.image:
+        hint = "name the image by digest (image@sha256:...), or write `sandbox: process`"
+        yield Finding((*at, "cache"), "a cached task needs an image that cannot change", hint, key=True)
+    for index, wanted in enumerate(task.inputs):
+        if isinstance(wanted, UrlInput) or (isinstance(wanted, DatasetInput) and ":" not in wanted.name):
+            hint = "leave `cache` out, or read it in a task before this one"
+            yield Finding((*at, "inputs", index), "what a cached task reads here may have changed", hint)
+    if task.outputs:
+        hint = "leave `cache` out, or write it in a task after this one"
+        yield Finding((*at, "outputs"), "a cached task may be passed over, and would not write this", hint, key=True)
+
+
 _PARTS: tuple[Callable[[Path, TaskSpec], Findings], ...] = (
     _inputs,
     _outputs,
@@ -424,4 +446,5 @@ _PARTS: tuple[Callable[[Path, TaskSpec], Findings], ...] = (
     _cache_size,
     _ray_workers,
     _requirements,
+    _cache,
 )

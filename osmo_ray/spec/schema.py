@@ -274,6 +274,7 @@ class TaskModel(Model):
         default=None, description="Extension: how often a command that failed is run again."
     )
     requirements: Texts = Field(default=[], description="Extension: Python packages for a task without a container.")
+    cache: bool = Field(default=False, description="Extension: the output of an earlier, equal task may be used.")
     resources: Annotated[Any, Field(json_schema_extra={"deprecated": True})] = None
     backend: Annotated[Any, Field(json_schema_extra={"deprecated": True})] = None
 

@@ -6,10 +6,11 @@ run them in a thread. One transaction writes state, history and outbox.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from osmo_ray.engine.cache import Earlier
 from osmo_ray.engine.model import Command, Decision, Record, Task, Workflow
 from osmo_ray.spec.attempt import NodeReport, UsageSample
 from osmo_ray.spec.roles import Role
@@ -329,6 +330,8 @@ class Texts:
     tags: tuple[str, ...] = ()
     extra: Mapping[str, str] = field(default_factory=dict)
     app: AppUse | None = None
+    sources: tuple[str, ...] = ()
+    """Other workflows, by uuid, whose outputs this one reads: they are kept as long as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,7 +406,26 @@ class Store(Protocol):
         ...
 
     def finished_before(self, at: float, limit: int = 1000) -> Sequence[WorkflowRow]:
-        """Finished workflows that ended before `at`, oldest first: what retention may remove."""
+        """Finished workflows that ended before `at` and of which no other uses outputs, oldest first: what retention
+        may remove."""
+        ...
+
+    # -- results that later tasks may use
+    def remember(self, workflow_uuid: str, found: Mapping[str, tuple[str, str, float]]) -> None:
+        """Results of a workflow: key -> task uuid, store prefix of the output, when it completed."""
+        ...
+
+    def recall(self, keys: Collection[str]) -> Mapping[str, Earlier]:
+        """Those of these keys that a workflow still stands for."""
+        ...
+
+    def use_outputs(self, workflow_uuid: str, sources: Collection[str]) -> None:
+        """A workflow reads or has outputs of these others (uuids), which stay as long as it does."""
+        ...
+
+    def forget_results(self, uuids: Collection[str]) -> Mapping[str, Sequence[str]]:
+        """Before the data of these workflows goes: nobody recalls them from now on. Returns those of them whose outputs
+        are in use, with the ids of their users; their data has to stay."""
         ...
 
     def tag(self, uuid: str, add: Iterable[str], remove: Iterable[str]) -> None: ...

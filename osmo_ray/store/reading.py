@@ -13,7 +13,17 @@ from sqlalchemy import Connection, func, or_, select, text
 from osmo_ray.engine.model import Record, Workflow
 from osmo_ray.store import queries, rows
 from osmo_ray.store.protocol import AppUse, StoreError, TaskQuery, TaskRow, TaskSum, Texts, WorkflowQuery, WorkflowRow
-from osmo_ray.store.schema import groups, outbox, records, submissions, tags, tasks, workflow_apps, workflows
+from osmo_ray.store.schema import (
+    groups,
+    outbox,
+    output_uses,
+    records,
+    submissions,
+    tags,
+    tasks,
+    workflow_apps,
+    workflows,
+)
 from osmo_ray.store.verbs import Verbs, chunks
 
 _DAY = 86400.0
@@ -82,7 +92,12 @@ class Reading(Verbs):
     def finished_before(self, at: float, limit: int = 1000) -> Sequence[WorkflowRow]:
         """Those with commands still to send are not among them."""
         w = workflows.c
-        done = (w.ended < at, w.status.not_in(rows.ALIVE_WORKFLOWS), w.uuid.not_in(select(outbox.c.workflow_uuid)))
+        done = (
+            w.ended < at,
+            w.status.not_in(rows.ALIVE_WORKFLOWS),
+            w.uuid.not_in(select(outbox.c.workflow_uuid)),
+            w.uuid.not_in(select(output_uses.c.source_uuid)),
+        )
         ask = select(*(w[name] for name in rows.WORKFLOW_LIST)).where(*done).order_by(w.ended, w.uuid).limit(limit)
         return self.database.read(lambda connection: [rows.workflow_row(r) for r in connection.execute(ask)])
 

@@ -22,7 +22,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0005"
+REVISION = "0006"
 """The newest migration; the code works with this one only."""
 
 metadata = MetaData(
@@ -387,3 +387,24 @@ clusters = Table(
     double("created"),
 )
 """Registered clusters. `sealed` is the kubeconfig, encrypted with a key that is not in here."""
+
+step_cache = Table(
+    "step_cache",
+    metadata,
+    Column("key", Text, primary_key=True),
+    of_workflow(),
+    text("task_uuid"),
+    text("output"),
+    double("at"),
+    Index(None, "workflow_uuid"),
+)
+"""Results that later tasks may use, by `engine.cache.key`; gone with the workflow that made them."""
+
+output_uses = Table(
+    "output_uses",
+    metadata,
+    of_workflow(primary=True),
+    Column("source_uuid", Text, primary_key=True),
+    Index(None, "source_uuid"),
+)
+"""Workflows whose outputs another one reads or has as its own; they stay as long as that one does."""

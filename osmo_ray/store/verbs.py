@@ -75,13 +75,16 @@ class Verbs:
         return Bulk(self.database, (key,), lambda: delete(table).where(table.c[key] == bindparam(f"p_{key}")))
 
     def upsert(self, table: Table, keys: Sequence[str], kept: Sequence[str], columns: Sequence[str]) -> Bulk:
-        """Rows are keys, what only a new row gets, and what is always written."""
+        """Rows are keys, what only a new row gets, and what is always written; without the last, a row that is there
+        stays as it is."""
         every = (*keys, *kept, *columns)
 
         def make() -> ClauseElement:
             dialect = sqlite_insert if self.database.sqlite else postgres_insert
             statement = dialect(table).values(parameters(every))
             new = {name: statement.excluded[name] for name in columns}
+            if not new:
+                return statement.on_conflict_do_nothing(index_elements=[*keys])
             return statement.on_conflict_do_update(index_elements=[*keys], set_=new)
 
         return Bulk(self.database, every, make)

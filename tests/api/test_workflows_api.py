@@ -368,6 +368,16 @@ def test_a_workflow_runs_again_by_a_newer_file(world: World, client: TestClient)
     assert [(i.workflow, i.task) for i in spec.task("c").inputs] == [(name, "b"), (name, "a")]  # type: ignore[union-attr]
 
 
+def test_what_others_read_is_not_deleted_under_them(world: World, client: TestClient) -> None:
+    name = completed(world, "a", "b", "c")
+    sent_again(world, client, name, from_task="c")
+    world.store.settle([c.seq for c in world.store.outgoing()])
+    reply = client.delete(f"/api/x/workflow/{name}")
+    assert reply.status_code == 409
+    assert "used by hello-2" in reply.json()["message"]
+    assert world.store.find(name) is not None
+
+
 def test_what_cannot_be_run_again_is_said(world: World, client: TestClient) -> None:
     def refused(name: str, body: object = None, **params: str) -> str:
         reply = client.post(f"/api/pool/default/workflow/{name}/restart", params=params, json=body)

@@ -194,8 +194,8 @@ def test_restart_from_a_task_and_by_a_newer_file(site: Site, world: World, capsy
     world.finish(name, key)
     assert "one-2" in osmo(capsys, "workflow", "restart", name, "--from", "a")
     newer = tmp_path / "newer.yaml"
-    newer.write_text("workflow: {name: one, tasks: [{name: a, image: i, command: ['{{ what }}']}]}\n")
-    told = osmo(capsys, "workflow", "restart", name, "--from", "a", "--file", str(newer), "--set", "what=newer")
+    newer.write_text("workflow: {name: one, tasks: [{name: a, image: i, command: [newer]}]}\n")
+    told = osmo(capsys, "workflow", "restart", name, "--from", "a", "--file", str(newer))
     assert "one-3" in told
     again = world.store.find("one-3")
     assert again is not None

@@ -7,10 +7,11 @@ import pytest
 from osmo_ray.spec.errors import SpecError
 from osmo_ray.spec.reader import read
 
-TASK = "workflow:\n  name: x\n  tasks:\n  - name: a\n    image: i\n    command: [c]\n    {}\n"
+TASK = "workflow:\n  name: x\n  tasks:\n  - name: a\n    image: i@sha256:ab\n    command: [c]\n    {}\n"
 FIELDS = {
     "ray": "ray: {}", "sandbox": "sandbox: process", "hold": "hold: 5", "retries": "retries: 0",
-    "requirements": "requirements: [numpy]", "code": "inputs: [{code: " + "ab" * 32 + "}]",
+    "requirements": "requirements: [numpy]", "cache": "cache: true",
+    "code": "inputs: [{code: " + "ab" * 32 + "}]",
 }  # fmt: skip
 
 

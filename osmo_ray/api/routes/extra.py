@@ -93,18 +93,7 @@ def routes(services: Services) -> APIRouter:
 
     @router.delete("/workflow/{name}")
     def delete(name: str) -> Named:
-        workflow = cancel.find(services, name)
-        if not workflow.status.finished:
-            message = f"Workflow {workflow.id} is {workflow.status.value}; cancel it before it is deleted."
-            raise ApiError(message, workflow_id=workflow.id)
-        if workflow.uuid in store.alive():
-            message = f"The nodes are still cleaning up after {workflow.id}; try again in a moment."
-            raise ApiError(message, "USER", 409, workflow.id)
-        # Bytes first, the row last: a crash between leaves nothing that nobody knows of.
-        for prefix in (f"workflows/{workflow.uuid}", f"logs/{workflow.uuid}"):
-            services.objects.delete([info.key for info in services.objects.list(prefix)])
-        store.delete_workflows([workflow.uuid])
-        return Named(name=workflow.id)
+        return Named(name=_delete(services, name))
 
     @router.get("/status")
     def status(user: User) -> StatusView:
@@ -118,6 +107,25 @@ def routes(services: Services) -> APIRouter:
         )
 
     return router
+
+
+def _delete(services: Services, name: str) -> str:
+    """Remove a finished workflow with all that it wrote; returns its id. Raises `ApiError`."""
+    workflow = cancel.find(services, name)
+    if not workflow.status.finished:
+        message = f"Workflow {workflow.id} is {workflow.status.value}; cancel it before it is deleted."
+        raise ApiError(message, workflow_id=workflow.id)
+    if workflow.uuid in services.store.alive():
+        message = f"The nodes are still cleaning up after {workflow.id}; try again in a moment."
+        raise ApiError(message, "USER", 409, workflow.id)
+    if used := services.store.forget_results([workflow.uuid]).get(workflow.uuid):
+        message = f"Outputs of {workflow.id} are used by {', '.join(used[:5])}; delete those first."
+        raise ApiError(message, "USER", 409, workflow.id)
+    # Bytes first, the row last: a crash between leaves nothing that nobody knows of.
+    for prefix in (f"workflows/{workflow.uuid}", f"logs/{workflow.uuid}"):
+        services.objects.delete([info.key for info in services.objects.list(prefix)])
+    services.store.delete_workflows([workflow.uuid])
+    return workflow.id
 
 
 def _worth(task: Task) -> bool:
