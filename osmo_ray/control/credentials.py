@@ -70,7 +70,7 @@ def wanted(spec: GroupSpec) -> bool:
 
 def _may_need(task: TaskSpec) -> bool:
     urls = any(isinstance(one, UrlInput | UrlOutput) for one in (*task.inputs, *task.outputs))
-    return bool(task.credentials or urls or registry_of(task.image))
+    return bool(task.credentials or urls or task.checkpoint or registry_of(task.image))
 
 
 def secrets(task: TaskSpec, attempt: AttemptPlan, mine: Mapping[str, Opened]) -> Secrets:

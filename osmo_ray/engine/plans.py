@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from osmo_ray.engine.model import Group, Task, Workflow
 from osmo_ray.engine.propagate import spec_of
 from osmo_ray.engine.status import PRESCHEDULING
-from osmo_ray.spec.attempt import AttemptKey, AttemptPlan, FilePlan, GroupPlan, InputPlan, OutputPlan
+from osmo_ray.spec.attempt import AttemptKey, AttemptPlan, CheckpointPlan, FilePlan, GroupPlan, InputPlan, OutputPlan
 from osmo_ray.spec.model import (
     CodeInput,
     GroupSpec,
@@ -102,6 +102,7 @@ def _attempt(
         files=tuple(FilePlan(f.path, f.contents, f.base64) for f in task.files),
         inputs=tuple(_input(workflow, i, rules) for i in task.inputs),
         outputs=_outputs(workflow, group, task, state),
+        checkpoints=tuple(CheckpointPlan(c.path, c.url, c.frequency, c.regex) for c in task.checkpoint),
         cpu=asked.cpu,
         memory=asked.memory,
         gpu=asked.gpu,

@@ -13,6 +13,7 @@ from typing import Any
 from osmo_ray.spec.attempt import (
     AttemptKey,
     AttemptPlan,
+    CheckpointPlan,
     DataKey,
     FilePlan,
     InputPlan,
@@ -26,7 +27,7 @@ from osmo_ray.spec.model import Sandbox
 from osmo_ray.spec.reason import Reason
 
 _PLAN_FIELDS = tuple(f.name for f in fields(AttemptPlan) if f.name not in ("key", "ray", "secrets"))
-_PARTS = {"files": FilePlan, "inputs": InputPlan, "outputs": OutputPlan}
+_PARTS = {"files": FilePlan, "inputs": InputPlan, "outputs": OutputPlan, "checkpoints": CheckpointPlan}
 _TUPLES = ("argv", "peers", "requirements")
 _JOB_TUPLES = ("gpus", "engine_global", "engine_run")
 

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from osmo_ray.runtime import container, network, pyenv, reasons
+from osmo_ray.runtime import container, network, process, pyenv, reasons
 from osmo_ray.runtime.errors import RuntimeFailure
 from osmo_ray.runtime.launch import Running, Start, hold_network, start
 from osmo_ray.runtime.sandbox import Sandbox as Jail
@@ -50,6 +50,7 @@ class Command:
         self._over = False
         self._holder = 0
         self._verdict: Reason | None = None
+        self.began = False
 
     # --- once ----------------------------------------------------------------------------------------------------
 
@@ -121,6 +122,8 @@ class Command:
         oom_before = self.sup.meter.cgroup.oom_kills() if self.sup.meter.cgroup else 0
         begun = time.monotonic()
         self._begin(generation, self._what())
+        self.began = True
+        self.sup.checkpoints.begin()
         self.sup.report(Phase.RUNNING)
         try:
             self._stay(lambda: self._over or self.sup.orders.restart > generation)
@@ -139,6 +142,26 @@ class Command:
         """The sandbox stays up with nothing running in it, for people who look inside."""
         if self.sup.job.mode != "container":
             self._begin(generation, ((), {"PATH": self.place.path()}))
+
+    def last_checkpoint(self, generation: int) -> str:
+        """Upload the task's folders once more, with nothing of the task running; what went wrong, or nothing."""
+        self.sup.checkpoints.end()
+        paused = self.sup.job.mode == "namespaces"
+        try:
+            if paused:
+                self.pause(generation)
+                until = time.monotonic() + _KILL_WAIT
+                while not self._is_up() and time.monotonic() < until:
+                    self.sup.pump(self._is_up, time.monotonic() + 0.02)
+            init = self.running.init if self.running else os.getpid()
+            return str(self.sup.call(lambda: {"told": self.sup.checkpoints.last(init)})["told"])
+        finally:
+            if paused:
+                self.kill()
+
+    def _is_up(self) -> bool:
+        """The paused sandbox has its file system."""
+        return self._over or self.running is None or bool(process.children(self.running.init))
 
     def _what(self) -> tuple[tuple[str, ...], dict[str, str]]:
         tokens = self.place.tokens(self.sup.orders.hosts)
@@ -221,6 +244,7 @@ class Command:
             pause = min(pause * 2, self.sup.options.sample)
             if not until():
                 self._watch_limits()
+                self.sup.checkpoints.step(self.running.init if self.running else 0)
 
     def _watch_limits(self) -> None:
         if self.running is None or self._verdict is not None:

@@ -51,6 +51,10 @@ def upload_failed(target: str, error: Exception | str) -> RuntimeFailure:
     )
 
 
+def checkpoint_failed(why: str) -> RuntimeFailure:
+    return RuntimeFailure(UPLOAD_FAILED, Reason("CheckpointFailed", f"the last {why}"))
+
+
 def start_failed(what: str) -> RuntimeFailure:
     return RuntimeFailure(START_ERROR, Reason("StartError", what))
 

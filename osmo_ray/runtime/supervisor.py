@@ -19,6 +19,7 @@ from typing import Any
 from osmo_ray.runtime import container, network, process, pyenv, reasons, work
 from osmo_ray.runtime import syscalls as sys
 from osmo_ray.runtime.cgroups import Cgroup
+from osmo_ray.runtime.checkpoints import Checkpoints
 from osmo_ray.runtime.codec import Job
 from osmo_ray.runtime.command import Command, Ending
 from osmo_ray.runtime.errors import RuntimeFailure
@@ -38,6 +39,8 @@ from osmo_ray.spec.reason import Reason
 _TICK = 1.0
 _PARTIAL_AFTER = 1.0
 _SOON = 0.1
+_CHECKPOINT_LIMIT = 30.0
+"""Seconds at least that a task which is ended by order gets for its last checkpoint."""
 _URGENT = (Phase.READY, Phase.FINISHED, Phase.LOST)
 """What others wait for. The rest is told a moment later, if it is still news then."""
 
@@ -79,6 +82,10 @@ class Supervisor:
         self.stopping = False
         self.shipper = work.Shipper(job.storage_url, log_prefix(self.plan.workflow_uuid, self.plan.key), folder.log)
         self.meter = Meter(self._cgroup(), (folder.private, folder.data_out))
+        self.checkpoints = Checkpoints(self.place, self.log)
+        self.call_limit = float("inf")
+        """When work in a child is given up, on the monotonic clock."""
+        self.command: Command | None = None
         self.net: Network | None = None
         self._poll = select.poll()
         self._watched: dict[int, Callable[[], None]] = {}
@@ -94,7 +101,7 @@ class Supervisor:
         try:
             self._live()
         except Stopped as stop:
-            self._end_stopped(stop.reason)
+            self._end_stopped(stop.reason, stop.grace)
         except RuntimeFailure as failure:
             self._finish(failure.exit_code, failure.reason)
         except Exception as error:  # a fault of ours must still be told
@@ -115,15 +122,27 @@ class Supervisor:
             self.call(self._environment)
         command = Command(self)
         command.prepare()
+        self.command = command
         while True:
             self._barrier()
             ending = command.run(self.generation)
             if ending is None:
                 continue  # ended by an order to restart
+            ending = self._last_checkpoint(command, ending)
             if ending.failed and self.plan.hold > 0 and self._hold(command, ending):
                 continue
             break
         self._finish(ending.code, ending.reason, ran=True)
+
+    def _last_checkpoint(self, command: Command, ending: Ending) -> Ending:
+        """What the command left is kept once more; a success that cannot be kept is none."""
+        if not self.plan.checkpoints:
+            return ending
+        failed = command.last_checkpoint(self.generation)
+        if not failed or ending.failed:
+            return ending
+        failure = reasons.checkpoint_failed(failed)
+        return Ending(failure.exit_code, failure.reason)
 
     def _packages(self, mode: str) -> str:
         """The folder of the task's Python environment on this host; empty where there is none."""
@@ -144,6 +163,7 @@ class Supervisor:
         replace_file(self.folder.path / "mode", self.job.mode)
         layout = self.host.layout if self.job.mode == "namespaces" else None
         self.place = Place(self.folder, self.job, layout, self.host.tools, self._packages(self.job.mode))
+        self.checkpoints = Checkpoints(self.place, self.log)
         self.meter = Meter(self._cgroup(), self.meter.disk_paths)
         self.report(Phase.PREPARING, reason=Reason("HowItRuns", why, {"mode": self.job.mode}))
         if self.plan.requirements:
@@ -184,16 +204,23 @@ class Supervisor:
         try:
             result = self._last_work(keeping=keeping)
         except Stopped as stop:
-            self._end_stopped(stop.reason)
+            self._end_stopped(stop.reason, 0.0)
             return
         if "failure" in result:
             code, reason = int(result["failure"]["code"]), Reason.from_json(result["failure"]["reason"])
         output = str(result.get("output", ""))
         self.report(Phase.FINISHED, exit_code=code, reason=reason, output=output, usage=self.meter.usage())
 
-    def _end_stopped(self, reason: Reason) -> None:
+    def _end_stopped(self, reason: Reason, grace: float) -> None:
         self.stopping = True
         self.log.say(reason.sentence)
+        if self.plan.checkpoints and self.command is not None and self.command.began and grace > 0:
+            self.call_limit = time.monotonic() + max(grace, _CHECKPOINT_LIMIT)
+            try:
+                self.command.last_checkpoint(self.generation)
+            except RuntimeFailure as failure:
+                self.log.say(failure.reason.sentence)
+            self.call_limit = float("inf")
         self._last_work(keeping=False)
         self.report(Phase.LOST, reason=reason, usage=self.meter.usage())
 
@@ -347,7 +374,9 @@ class Supervisor:
         os.set_blocking(result_in, False)
         self.watch(result_in, lambda: parts.append(os.read(result_in, 65536)))
         try:
-            self.pump(lambda: bool(parts) and parts[-1] == b"")
+            self.pump(lambda: bool(parts) and parts[-1] == b"", self.call_limit)
+            if not parts or parts[-1] != b"":
+                process.send(pid, signal.SIGKILL)
         except Stopped:
             process.send(pid, signal.SIGKILL)
             raise

@@ -77,7 +77,7 @@ def scan(folder: Path) -> tuple[Tree, list[str]]:
         elif stat.S_ISDIR(info.st_mode):
             tree.folders.append((path, stat.S_IMODE(info.st_mode)))
         elif stat.S_ISREG(info.st_mode) and path != MANIFEST:
-            tree.files.append(FileEntry(path, info.st_size, stat.S_IMODE(info.st_mode), _key(path)))
+            tree.files.append(FileEntry(path, info.st_size, stat.S_IMODE(info.st_mode), key_of(path)))
         else:
             left.append(path)
     return tree, left
@@ -91,7 +91,7 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
                 yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
 
 
-def _key(path: str) -> str:
+def key_of(path: str) -> str:
     """A name any store takes: printable UTF-8 without what keys may not hold."""
     odd = ".." in path or not path.isprintable() or any("\ud800" <= c <= "\udfff" for c in path)
     return quote(os.fsencode(path)).replace("..", "%2E%2E") if odd else path

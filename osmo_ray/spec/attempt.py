@@ -51,6 +51,17 @@ class OutputPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointPlan:
+    """`path` in the task is copied to `url` while the command runs, `frequency` seconds after the last time, and when
+    it has ended; tokens in both are still unexpanded."""
+
+    path: str
+    url: str
+    frequency: float
+    regex: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class FilePlan:
     """A read-only file in the task; tokens in `path` and in text contents are still unexpanded."""
 
@@ -115,6 +126,7 @@ class AttemptPlan:
     files: tuple[FilePlan, ...] = ()
     inputs: tuple[InputPlan, ...] = ()
     outputs: tuple[OutputPlan, ...] = ()
+    checkpoints: tuple[CheckpointPlan, ...] = ()
     cpu: float = 1.0
     memory: int = 1 << 30
     gpu: int = 0

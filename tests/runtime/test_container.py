@@ -13,7 +13,7 @@ from hosting import Begin, Host, again, shell, wait_for
 
 from osmo_ray.runtime import Options
 from osmo_ray.runtime.container import Engine, container_name, find, registry_of
-from osmo_ray.spec.attempt import FilePlan, InputPlan, OutputPlan, Phase
+from osmo_ray.spec.attempt import CheckpointPlan, FilePlan, InputPlan, OutputPlan, Phase
 from osmo_ray.spec.model import Sandbox
 
 IMAGE = "localhost/osmo-ray-test:1"
@@ -155,3 +155,13 @@ async def test_an_image_that_cannot_be_pulled(contained: Host) -> None:
     end = await contained.run(shell("true", image=NOWHERE, sandbox=Sandbox.CONTAINER))
     assert end.reason is not None
     assert (end.exit_code, end.reason.code) == (302, "ImagePull")
+
+
+@pytest.mark.container
+async def test_a_checkpoint_of_a_container_comes_at_its_end(contained: Host, image: str, folder: Path) -> None:
+    kept = folder / "kept"
+    point = CheckpointPlan("/tmp", kept.as_uri(), 3600.0, "a.*")
+    one = shell("echo 1 > /tmp/a; echo 2 > /tmp/b; exit 4", image=image, checkpoints=(point,))
+    assert (await contained.run(one)).exit_code == 4
+    assert (kept / "a").read_text() == "1\n"
+    assert not (kept / "b").exists()
