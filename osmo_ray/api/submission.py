@@ -65,14 +65,13 @@ def submit(services: Services, order: Order, links: Links) -> Submitted:
     _limits(services, spec)
     _trusted(services, spec, order.pool)
     sources = _previous(services, spec)
-    _sent(services, spec)
+    archives = _sent(services, spec)
     _credentials(services, order.pool, order.user, spec, done)
     if order.validation_only:
         return Submitted(name=spec.name, logs="Workflow validation succeeded.")
     _disk(services)
-    name = _store(
-        services, order, spec, Texts(to_yaml(spec), template, app=order.app, sources=sources), priority, parent
-    )
+    texts = Texts(to_yaml(spec), template, app=order.app, sources=sources, code=archives)
+    name = _store(services, order, spec, texts, priority, parent)
     return Submitted(
         name=name,
         overview=links.overview(name),
@@ -222,15 +221,16 @@ def _credentials(services: Services, pool: str, user: str, spec: WorkflowSpec, d
         done.refuse_credentials(spec, known)
 
 
-def _sent(services: Services, spec: WorkflowSpec) -> None:
-    """Archives of code must be here before the tasks that run them."""
+def _sent(services: Services, spec: WorkflowSpec) -> tuple[str, ...]:
+    """Archives of code must be here before the tasks that run them. Returns their digests."""
     named = {i.digest for g in spec.groups for t in g.tasks for i in t.inputs if isinstance(i, CodeInput)}
     for digest in sorted(named):
-        if not code.known(services.objects, digest):
+        if not code.keep(services.objects, digest, services.clock()):
             raise ApiError(
                 f"The code {digest} is not here; osmo run FILE.py sends it, and so does osmo workflow submit FILE.py.",
                 "USAGE",
             )
+    return tuple(sorted(named))
 
 
 def _disk(services: Services) -> None:

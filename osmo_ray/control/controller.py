@@ -241,6 +241,8 @@ class Controller:
     async def _retention_loop(self) -> None:
         while True:
             await self._passing(retention.step(self.ledger, self.objects, self.settings.retention))
+            if self.objects is not None:
+                await self._passing(retention.forget_code(self.ledger, self.objects))
             await asyncio.sleep(self.settings.retention_every)
 
     async def _notice_loop(self) -> None:

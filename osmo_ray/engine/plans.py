@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import posixpath
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from osmo_ray.engine.model import Group, Task, Workflow
 from osmo_ray.engine.propagate import spec_of
 from osmo_ray.engine.status import PRESCHEDULING
-from osmo_ray.spec.attempt import AttemptKey, AttemptPlan, CheckpointPlan, FilePlan, GroupPlan, InputPlan, OutputPlan
+from osmo_ray.spec.attempt import (
+    AttemptKey,
+    AttemptPlan,
+    CheckpointPlan,
+    FilePlan,
+    GroupPlan,
+    InputPlan,
+    KpiPlan,
+    OutputPlan,
+)
 from osmo_ray.spec.model import (
     CodeInput,
     GroupSpec,
@@ -66,6 +77,10 @@ def output_prefix(workflow: Workflow, task: Task) -> str:
     return f"workflows/{workflow.uuid}/{task.uuid}/{task.retry_id}"
 
 
+CODE_GRACE = 86400.0
+"""Seconds that an archive of code stays though no workflow names it: who sent it is about to submit."""
+
+
 def code_prefix(digest: str) -> str:
     """Where an archive of code lies, for every workflow that names it."""
     return f"code/{digest}"
@@ -102,6 +117,7 @@ def _attempt(
         files=tuple(FilePlan(f.path, f.contents, f.base64) for f in task.files),
         inputs=tuple(_input(workflow, i, rules) for i in task.inputs),
         outputs=_outputs(workflow, group, task, state),
+        kpis=tuple(KpiPlan(k.index, k.path) for k in task.kpis),
         checkpoints=tuple(CheckpointPlan(c.path, c.url, c.frequency, c.regex) for c in task.checkpoint),
         cpu=asked.cpu,
         memory=asked.memory,
@@ -147,4 +163,7 @@ def _outputs(workflow: Workflow, group: Group, task: TaskSpec, state: Task) -> t
     plans = [OutputPlan("url", o.url, o.regex) for o in task.outputs if isinstance(o, UrlOutput)]
     if group.downstream or not task.outputs:
         plans.append(OutputPlan("prefix", output_prefix(workflow, state)))
+    elif task.kpis:
+        files = "|".join(re.escape(posixpath.normpath(k.path)) for k in task.kpis)
+        plans.append(OutputPlan("prefix", output_prefix(workflow, state), f"(?:{files})$"))
     return tuple(plans)

@@ -17,6 +17,7 @@ from osmo_ray.spec.attempt import (
     DataKey,
     FilePlan,
     InputPlan,
+    KpiPlan,
     Observation,
     OutputPlan,
     Phase,
@@ -27,7 +28,13 @@ from osmo_ray.spec.model import Sandbox
 from osmo_ray.spec.reason import Reason
 
 _PLAN_FIELDS = tuple(f.name for f in fields(AttemptPlan) if f.name not in ("key", "ray", "secrets"))
-_PARTS = {"files": FilePlan, "inputs": InputPlan, "outputs": OutputPlan, "checkpoints": CheckpointPlan}
+_PARTS = {
+    "files": FilePlan,
+    "inputs": InputPlan,
+    "outputs": OutputPlan,
+    "checkpoints": CheckpointPlan,
+    "kpis": KpiPlan,
+}
 _TUPLES = ("argv", "peers", "requirements")
 _JOB_TUPLES = ("gpus", "engine_global", "engine_run")
 

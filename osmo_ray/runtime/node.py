@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from osmo_ray.runtime import container, wakeup
+from osmo_ray.runtime import container, pyenv, wakeup
 from osmo_ray.runtime.book import Book, Entry
 from osmo_ray.runtime.capacity import Samples, UsageSample, find_gpus, node_report
 from osmo_ray.runtime.errors import StaleEpoch
@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _LOOK_EVERY = 1.0
+_CLEAN_EVERY = 3600.0
 _START_AGAIN = 3.0
 _LOG_LOOK = 0.05
 _RENEW_PART = 0.03
@@ -61,6 +62,7 @@ class NodeHost:
         self._tasks: list[asyncio.Task[None]] = []
         self._held = -1
         self._renew_at = 0.0
+        self._clean_at = 0.0
         self._rung: set[str] = set()
         self._reading: asyncio.TimerHandle | None = None
 
@@ -368,6 +370,7 @@ class NodeHost:
             try:
                 await self._look()
                 await asyncio.to_thread(self._keep_network)
+                await self._clean()
             except Exception:
                 logger.exception("looking after the attempts of %s failed; trying again", self.node)
 
@@ -393,6 +396,13 @@ class NodeHost:
             return False
         self.book.read(entry)  # it may have said its last word just before
         return not entry.final
+
+    async def _clean(self) -> None:
+        if time.monotonic() < self._clean_at:
+            return
+        self._clean_at = time.monotonic() + _CLEAN_EVERY
+        wanted = {pyenv.name(e.job.plan.requirements) for e in self.book.live() if e.job.plan.requirements}
+        await asyncio.to_thread(pyenv.clean, self.root, wanted, self.options.keep_environments)
 
     def _keep_network(self) -> None:
         pids = [who.pid for e in self.book.live() if (who := self.book.claimed(e)) is not None]

@@ -40,6 +40,8 @@ class Options:
     sample: float = 1.0
     ship_every: float = 10.0
     ship_size: int = 4 << 20
+    keep_environments: float = 7 * 86400.0
+    """How long a Python environment stays on the node that no task has asked for."""
     cgroup: str = ""
     """A delegated cgroup v2 folder to use; empty: found; `off`: none, limits are watched by sampling."""
 

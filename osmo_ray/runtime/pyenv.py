@@ -14,7 +14,8 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from osmo_ray.runtime import layout, reasons
@@ -47,6 +48,7 @@ def make(root: Path, requirements: Sequence[str]) -> bool:
     with (place.parent / f"{place.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if place.exists():
+            os.utime(place)  # it is wanted: `clean` leaves it
             return False
         fresh = place.parent / f"{place.name}.new"
         if fresh.exists():
@@ -59,6 +61,33 @@ def make(root: Path, requirements: Sequence[str]) -> bool:
             raise
         fresh.rename(place)
         return True
+
+
+def clean(root: Path, in_use: Collection[str], keep: float) -> int:
+    """Remove environments that nobody wanted for `keep` seconds, except those `in_use` (names); returns how many."""
+    removed = 0
+    for place in (root / "envs").glob("*"):
+        if place.suffix or place.name in in_use or _age(place) < keep:
+            continue
+        with (place.parent / f"{place.name}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            if _age(place) < keep:
+                continue
+            old = place.with_suffix(".old")
+            place.rename(old)
+        remove_tree(old)
+        removed += 1
+    return removed
+
+
+def _age(place: Path) -> float:
+    try:
+        return time.time() - place.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _lines(place: Path, requirements: Sequence[str]) -> list[list[str]]:

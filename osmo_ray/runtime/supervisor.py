@@ -209,7 +209,8 @@ class Supervisor:
         if "failure" in result:
             code, reason = int(result["failure"]["code"]), Reason.from_json(result["failure"]["reason"])
         output = str(result.get("output", ""))
-        self.report(Phase.FINISHED, exit_code=code, reason=reason, output=output, usage=self.meter.usage())
+        usage = {**self.meter.usage(), **result.get("figures", {})}
+        self.report(Phase.FINISHED, exit_code=code, reason=reason, output=output, usage=usage)
 
     def _end_stopped(self, reason: Reason, grace: float) -> None:
         self.stopping = True

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from osmo_ray.objects.protocol import NoSuchObject, ObjectError, ObjectStore
-from osmo_ray.runtime import process, reasons, transfer
+from osmo_ray.runtime import kpis, process, reasons, transfer
 from osmo_ray.runtime.errors import RuntimeFailure
 from osmo_ray.runtime.logs import Log, ship
 from osmo_ray.runtime.place import Place
@@ -107,7 +107,7 @@ def _fetch_url(url: str, folder: Path, regex: str, how: dict[str, Any]) -> trans
 
 
 def keep(place: Place, log: Log) -> dict[str, Any]:
-    """Put the output folder wherever the plan says. The value holds the store prefix that was written."""
+    """Put the output folder wherever the plan says. The value holds the store prefix that was written, and figures."""
     written = ""
     for one in place.job.plan.outputs:
         begun = time.monotonic()
@@ -126,11 +126,11 @@ def keep(place: Place, log: Log) -> dict[str, Any]:
             log.say(f"output: {_amount(tree)} to {one.target} in {_took(begun)}")
         if left:
             log.say(f"output: {len(left)} things that no store can hold were left out, such as {left[0]}")
-    return {"output": written}
+    return {"output": written, "figures": kpis.figures(place.job.plan.kpis, place.folder.data_out, log.say)}
 
 
 def finish(place: Place, log: Log, shipper: Shipper, *, keeping: bool) -> dict[str, Any]:
-    """The last work: outputs, then the log with what there is to say about them. The value may hold `output`,
+    """The last work: outputs, then the log with what there is to say about them. May hold `output`, `figures`,
     `failure` (code and reason) and `unshipped`."""
     value: dict[str, Any] = {}
     try:

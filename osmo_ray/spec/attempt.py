@@ -62,6 +62,14 @@ class CheckpointPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class KpiPlan:
+    """A file of the output folder that holds key figures; they are kept with the attempt, named after `index`."""
+
+    index: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class FilePlan:
     """A read-only file in the task; tokens in `path` and in text contents are still unexpanded."""
 
@@ -127,6 +135,7 @@ class AttemptPlan:
     inputs: tuple[InputPlan, ...] = ()
     outputs: tuple[OutputPlan, ...] = ()
     checkpoints: tuple[CheckpointPlan, ...] = ()
+    kpis: tuple[KpiPlan, ...] = ()
     cpu: float = 1.0
     memory: int = 1 << 30
     gpu: int = 0

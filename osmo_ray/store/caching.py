@@ -1,4 +1,4 @@
-"""Results of tasks that later ones may use, and the workflows that have to stay because others use their outputs."""
+"""Results of tasks that later ones may use, and what has to stay because workflows use it: outputs and code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _COLUMNS = ("workflow_uuid", "task_uuid", "output", "at")
 
 
 class Caching(Verbs):
-    """Two small tables."""
+    """Three small tables."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
@@ -38,6 +38,14 @@ class Caching(Verbs):
     def use_outputs(self, workflow_uuid: str, sources: Collection[str]) -> None:
         rows = [(workflow_uuid, source) for source in sorted(sources)]
         self.database.write(lambda c: self._use.run(c, rows))
+
+    def used_code(self, digests: Collection[str]) -> Collection[str]:
+        d = schema.code_uses.c.digest
+        found: set[str] = set()
+        for part in chunks(sorted(digests)):
+            ask = select(d).where(d.in_(part)).distinct()
+            found.update(self.database.read(lambda c, ask=ask: c.execute(ask).scalars().all()))  # type: ignore[misc]
+        return found
 
     def forget_results(self, uuids: Collection[str]) -> Mapping[str, Sequence[str]]:
         s, u, w = schema.step_cache.c, schema.output_uses.c, schema.workflows.c

@@ -332,6 +332,8 @@ class Texts:
     app: AppUse | None = None
     sources: tuple[str, ...] = ()
     """Other workflows, by uuid, whose outputs this one reads: they are kept as long as it is."""
+    code: tuple[str, ...] = ()
+    """Archives of code that it names, kept as long as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,6 +423,10 @@ class Store(Protocol):
 
     def use_outputs(self, workflow_uuid: str, sources: Collection[str]) -> None:
         """A workflow reads or has outputs of these others (uuids), which stay as long as it does."""
+        ...
+
+    def used_code(self, digests: Collection[str]) -> Collection[str]:
+        """Those of these archives of code that some workflow names."""
         ...
 
     def forget_results(self, uuids: Collection[str]) -> Mapping[str, Sequence[str]]:

@@ -400,6 +400,15 @@ step_cache = Table(
 )
 """Results that later tasks may use, by `engine.cache.key`; gone with the workflow that made them."""
 
+code_uses = Table(
+    "code_uses",
+    metadata,
+    of_workflow(primary=True),
+    Column("digest", Text, primary_key=True),
+    Index(None, "digest"),
+)
+"""Archives of code that a workflow names; those that none names may go."""
+
 output_uses = Table(
     "output_uses",
     metadata,

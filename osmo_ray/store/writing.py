@@ -47,6 +47,7 @@ class Writing(Leading):
         self._insert_tasks = self.insert(schema.tasks, rows.TASK)
         self._insert_tags = self.insert(schema.tags, ("workflow_uuid", "tag"))
         self._insert_uses = self.insert(schema.output_uses, ("workflow_uuid", "source_uuid"))
+        self._insert_code = self.insert(schema.code_uses, ("workflow_uuid", "digest"))
         self._insert_app = self.insert(
             schema.workflow_apps, ("workflow_uuid", "app_uuid", "owner", "name", "version", "user_name")
         )
@@ -98,6 +99,7 @@ class Writing(Leading):
             [(w.uuid, rows.spec_text(w.spec), *map(rows.clean, written), rows.dumps(dict(texts.extra)))],
         )
         self._insert_uses.run(connection, [(w.uuid, source) for source in texts.sources])
+        self._insert_code.run(connection, [(w.uuid, digest) for digest in texts.code])
         self._insert_tags.run(connection, [(w.uuid, tag) for tag in dict.fromkeys(texts.tags)])
         if (app := texts.app) is not None:
             self._insert_app.run(connection, [(w.uuid, app.uuid, app.owner, app.name, app.version, w.user)])

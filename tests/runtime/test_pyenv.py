@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import zipfile
 from pathlib import Path
 
@@ -46,6 +47,17 @@ def test_an_environment_is_built_once(tmp_path: Path, wheels: Path) -> None:
     assert pyenv.make(tmp_path, ["osmo_probe>=1"]) is True
     assert pyenv.make(tmp_path, ["osmo_probe>=1"]) is False
     assert pyenv.folder(tmp_path, ["a", "b"]) == pyenv.folder(tmp_path, ["b", "a"]) != pyenv.folder(tmp_path, ["a"])
+
+
+def test_what_nobody_wanted_for_long_goes(tmp_path: Path, wheels: Path) -> None:
+    asked, used, old = ["osmo_probe"], ["osmo_probe>=1"], ["osmo_probe==1.2"]
+    for one in (asked, used, old):
+        pyenv.make(tmp_path, one)
+        os.utime(pyenv.folder(tmp_path, one), (1.0, 1.0))
+    assert pyenv.make(tmp_path, asked) is False
+    assert pyenv.clean(tmp_path, {pyenv.name(used)}, 60.0) == 1
+    assert [pyenv.folder(tmp_path, one).exists() for one in (asked, used, old)] == [True, True, False]
+    assert pyenv.make(tmp_path, old) is True
 
 
 def test_what_cannot_be_installed_is_named_and_leaves_nothing(tmp_path: Path, wheels: Path) -> None:

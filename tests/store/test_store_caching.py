@@ -33,6 +33,16 @@ def test_results_are_recalled_until_they_are_forgotten(store: Store) -> None:
     assert store.recall(["k2"]) == {}
 
 
+def test_code_is_used_as_long_as_a_workflow_names_it(store: Store) -> None:
+    def build(id: str):  # type: ignore[no-untyped-def]
+        return admitted(id, status=WorkflowStatus.COMPLETED)
+
+    uuid = store.submit("a", build, Texts("x", code=("ab" * 32, "cd" * 32))).uuid
+    assert set(store.used_code(["ab" * 32, "ef" * 32])) == {"ab" * 32}
+    store.delete_workflows([uuid])
+    assert not store.used_code(["ab" * 32])
+
+
 def test_what_is_used_stays_as_long_as_its_users(store: Store) -> None:
     a = made(store, "a")
     b = made(store, "b", (a,))

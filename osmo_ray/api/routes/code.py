@@ -19,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from osmo_ray.api.errors import ApiError
 from osmo_ray.api.routes.common import User
 from osmo_ray.api.services import Services
-from osmo_ray.engine.plans import code_prefix
+from osmo_ray.engine.plans import CODE_GRACE, code_prefix
 from osmo_ray.objects.protocol import NoSuchObject, ObjectStore
 from osmo_ray.runtime.transfer import MANIFEST, FileEntry, Tree
 from osmo_ray.spec.schema import json_schema
@@ -40,10 +40,10 @@ def routes(services: Services) -> APIRouter:
 
     @router.head("/code/{digest}", response_class=Response)
     def look(digest: str) -> Response:
-        return Response(status_code=200 if known(services.objects, digest) else 404)
+        return Response(status_code=200 if keep(services.objects, digest, services.clock()) else 404)
 
     @router.put("/code/{digest}")
-    async def keep(digest: str, user: User, request: Request) -> dict[str, object]:
+    async def put(digest: str, user: User, request: Request) -> dict[str, object]:
         if not _DIGEST.fullmatch(digest):
             raise ApiError("An archive of code is named by the 64 hex digits of its SHA-256.", "USAGE")
         found, size = hashlib.sha256(), 0
@@ -63,12 +63,14 @@ def routes(services: Services) -> APIRouter:
     return router
 
 
-def known(objects: ObjectStore, digest: str) -> bool:
-    """Whether the archive is here, whole."""
+def keep(objects: ObjectStore, digest: str, now: float) -> bool:
+    """Whether the archive is here, whole; if so it stays for a while longer, though no workflow names it yet."""
     if not _DIGEST.fullmatch(digest):
         return False
+    key = f"{code_prefix(digest)}/{MANIFEST}"
     try:
-        objects.stat(f"{code_prefix(digest)}/{MANIFEST}")
+        if objects.stat(key).modified < now - CODE_GRACE / 2:
+            objects.write(key, objects.read(key))
     except NoSuchObject:
         return False
     return True
