@@ -135,9 +135,7 @@ def _delete(services: Services, name: str) -> str:
 
 
 def _worth(task: Task) -> bool:
-    return task.status not in (TaskStatus.COMPLETED, TaskStatus.RUNNING) or (
-        task.status in (TaskStatus.RUNNING, TaskStatus.COMPLETED) and task.reason is not None
-    )
+    return task.status not in (TaskStatus.COMPLETED, TaskStatus.RUNNING) or task.reason is not None
 
 
 def _explained(workflow: Workflow, group: Group, task: Task, tail: Sequence[str]) -> Explained:
