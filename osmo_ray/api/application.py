@@ -22,6 +22,7 @@ from osmo_ray.api.routes import (
     auth,
     backends,
     code,
+    configs,
     credentials,
     extra,
     inside,
@@ -43,7 +44,7 @@ Beside = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 _PARTS = (
     *(auth, users, workflows, streams, tasks, pools, profile, credentials, apps, outputs, code, extra, inside),
-    *(backends, page),
+    *(backends, configs, page),
 )
 
 

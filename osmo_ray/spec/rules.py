@@ -363,12 +363,13 @@ def _below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder + "/")
 
 
-def credentials(spec: WorkflowSpec, known: Mapping[str, frozenset[str]], *, loose: bool) -> Findings:
-    """Credentials that tasks name and their user does not have; `known` are names with their keys."""
-    for g, group in enumerate(spec.groups):
-        for t, task in enumerate(group.tasks):
+def credentials(spec: WorkflowSpec, known: Mapping[str, frozenset[str]], where: Callable[[TaskSpec], Path]) -> Findings:
+    """Credentials that tasks name and their user does not have; `known` are names with their keys, `where` is the place
+    of a task in the file."""
+    for group in spec.groups:
+        for task in group.tasks:
             for name, wanted in task.credentials.items():
-                place = (*_at(loose, g, t), "credentials", name)
+                place = (*where(task), "credentials", name)
                 if name not in known:
                     hint = suggest(name, known) or f"set it with: osmo credential set {name}"
                     yield Finding(place, f"you have no credential {name!r}", hint, key=True)
