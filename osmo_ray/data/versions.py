@@ -19,13 +19,15 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """What made a version. `inputs` are references of the versions that were read, `code` a commit or a digest."""
+    """What made a version. `inputs` are references of the versions that were read, `code` a commit or a digest, `retry`
+    the number of the task's attempt."""
 
     workflow: str = ""
     task: str = ""
     code: str = ""
     image: str = ""
     inputs: tuple[str, ...] = ()
+    retry: int = 0
 
 
 @dataclass(frozen=True, slots=True)

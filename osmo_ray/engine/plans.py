@@ -11,8 +11,10 @@ from osmo_ray.engine.status import PRESCHEDULING
 from osmo_ray.spec.attempt import AttemptKey, AttemptPlan, FilePlan, GroupPlan, InputPlan, OutputPlan
 from osmo_ray.spec.model import (
     CodeInput,
+    DatasetOutput,
     GroupSpec,
     Input,
+    Output,
     ResourceSpec,
     Sandbox,
     TaskInput,
@@ -142,7 +144,19 @@ def _source(workflow: Workflow, wanted: TaskInput, rules: PoolRules) -> str:
 
 
 def _outputs(workflow: Workflow, group: Group, task: TaskSpec, state: Task) -> tuple[OutputPlan, ...]:
-    plans = [OutputPlan("url", o.url, o.regex) for o in task.outputs if isinstance(o, UrlOutput)]
+    plans = [_output(one) for one in task.outputs]
     if group.downstream or not task.outputs:
         plans.append(OutputPlan("prefix", output_prefix(workflow, state)))
     return tuple(plans)
+
+
+def _output(output: Output) -> OutputPlan:
+    """What goes out beside the platform's own copy. Where datasets lie is put in when the plan is sent."""
+    if isinstance(output, UrlOutput):
+        return OutputPlan("url", output.url, output.regex)
+    if isinstance(output, DatasetOutput):
+        paths = (output.path,) if output.path else ()
+        return OutputPlan(
+            "dataset", output.name, output.regex, paths=paths, metadata=output.metadata, labels=output.labels
+        )
+    return OutputPlan("update_dataset", output.name, paths=output.paths, metadata=output.metadata, labels=output.labels)

@@ -106,6 +106,7 @@ def actor_settings(settings: Settings, head: str, cluster: Cluster) -> ActorSett
         gpu=settings.gpu,
         platform=settings.platform,
         lease=settings.attempt_lease,
+        dataset_cache=settings.dataset_cache,
     )
     agents = AgentSettings(
         home=settings.home,

@@ -40,6 +40,8 @@ class Options:
     sample: float = 1.0
     ship_every: float = 10.0
     ship_size: int = 4 << 20
+    dataset_cache: int = 50 << 30
+    """Bytes of datasets' files that this host keeps for the next task."""
     cgroup: str = ""
     """A delegated cgroup v2 folder to use; empty: found; `off`: none, limits are watched by sampling."""
 
