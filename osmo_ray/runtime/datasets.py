@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from osmo_ray.data.errors import DataError
-from osmo_ray.data.manifest import Entry
+from osmo_ray.data.manifest import Kind
 from osmo_ray.data.names import LATEST
 from osmo_ray.data.versions import Lineage, Version
 from osmo_ray.objects import open_store
@@ -54,9 +54,9 @@ def fetch(place: Place, wanted: DatasetPlan, target: Path, regex: str) -> Got:
     dataset = Dataset(bucket, wanted.name)
     cache = NodeCache(root / "files", Options.load(root.parent / "options.json").dataset_cache)
     reader = Reader(bucket)
-    fetched, files, size = 0, 0, 0
+    files, size = 0, 0
     for entry in dataset.entries(str(wanted.version), regex=regex):
-        files, size = files + entry.is_file, size + entry.size
+        files, size = files + (entry.kind is Kind.FILE), size + entry.size
     fetched = restore(dataset.entries(str(wanted.version), regex=regex), target, reader, cache=cache)
     trim(root / "tables", _TABLES)
     return Got(files, size, fetched)

@@ -316,6 +316,21 @@ credentials = Table(
 )
 """`sealed` is what a vault made of the values, in base64; `profile` is NULL, a registry's host or an endpoint."""
 
+dataset_reads = Table(
+    "dataset_reads",
+    metadata,
+    of_workflow(primary=False),
+    Column("group_uuid", Text, primary_key=True),
+    Column("reference", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    text("bucket"),
+    whole("version"),
+    double("at"),
+    Index(None, "bucket", "name", "version"),
+)
+"""Which version a group reads where its workflow says `reference`: fixed when the group is first sent, so that retries and
+all its tasks read the same one. A collection has a row for each member."""
+
 notices = Table(
     "notices",
     metadata,

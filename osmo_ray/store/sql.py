@@ -1,7 +1,7 @@
 """The store of every platform: SQLite on a laptop, PostgreSQL in production, the same verbs.
 
 `SqlStore` only puts the parts together; see `writing`, `leading`, `reading`, `around`,
-`apps`, `credentials` and `notices`.
+`apps`, `credentials`, `datasets` and `notices`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from osmo_ray.store.apps import Apps
 from osmo_ray.store.around import Around
 from osmo_ray.store.credentials import Credentials
 from osmo_ray.store.database import Database
+from osmo_ray.store.datasets import Datasets
 from osmo_ray.store.notices import Notices
 from osmo_ray.store.protocol import StoreError
 from osmo_ray.store.reading import Reading
 from osmo_ray.store.writing import Writing
 
 
-class SqlStore(Writing, Reading, Around, Apps, Credentials, Notices):
+class SqlStore(Writing, Reading, Around, Apps, Credentials, Datasets, Notices):
     """State of one platform. May be used by many threads at once, and by many processes on one URL.
 
     `url` is `sqlite:////path/osmo.db` or `postgresql://user@host/database`. `disk_reserve` is the free space, in

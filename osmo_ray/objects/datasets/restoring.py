@@ -125,15 +125,22 @@ def _from_cache(
     """Through the node's cache, in portions that fit into it; files too large for it go past."""
     past = [one for one in files if not one[1].digest or one[1].size > cache.largest]
     done = _files(past, reader, pool)
-    portion: list[tuple[bytes, Entry]] = []
-    for one in [*(f for f in files if f[1].digest and f[1].size <= cache.largest), None]:
-        if one is None or sum(entry.size for _, entry in portion) + one[1].size > 2 * cache.largest:
-            done += cache.fill([entry for _, entry in portion], reader, pool)
-            list(pool.map(lambda given: _give(given, cache, reader), portion))
-            portion = []
-        if one is not None:
-            portion.append(one)
+    for portion in _portions([f for f in files if f[1].digest and f[1].size <= cache.largest], 2 * cache.largest):
+        done += cache.fill([entry for _, entry in portion], reader, pool)
+        list(pool.map(lambda given: _give(given, cache, reader), portion))
     return done
+
+
+def _portions(files: list[tuple[bytes, Entry]], limit: int) -> Iterator[list[tuple[bytes, Entry]]]:
+    portion: list[tuple[bytes, Entry]] = []
+    size = 0
+    for one in files:
+        if portion and size + one[1].size > limit:
+            yield portion
+            portion, size = [], 0
+        portion.append(one)
+        size += one[1].size
+    yield portion
 
 
 def _give(given: tuple[bytes, Entry], cache: NodeCache, reader: Reader) -> None:
