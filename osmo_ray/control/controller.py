@@ -16,6 +16,7 @@ from typing import TypeVar
 from osmo_ray.backends.protocol import Backend, BackendUnavailable, StaleEpoch
 from osmo_ray.control import dispatch, notices, retention, schedule, tidy, watch
 from osmo_ray.control.credentials import Purse
+from osmo_ray.control.datasets import Librarian
 from osmo_ray.control.ledger import Ledger
 from osmo_ray.control.notices import NoticeSettings
 from osmo_ray.engine.events import Policy
@@ -61,6 +62,7 @@ class Controller:
         rules: PoolRules | None = None,
         quota: QuotaProvider | None = None,
         purse: Purse | None = None,
+        librarian: Librarian | None = None,
         notify: NoticeSettings | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -70,7 +72,7 @@ class Controller:
         self.objects = objects
         self.settings = settings or ControlSettings()
         self.rules = rules or PoolRules()
-        self.purse = purse
+        self.purse, self.librarian = purse, librarian
         self.notify = notify
         self.scheduling = schedule.Scheduling(self.rules, self.settings.platform, quota=quota, clock=clock)
         self.ledger.planner = self.scheduling.events
@@ -205,7 +207,7 @@ class Controller:
         while True:
             await self._until(self.ledger.dispatch, self.settings.poll)
             epoch = self.ledger.lease.epoch if self.ledger.lease else 0
-            sent = await self._passing(dispatch.step(self.ledger, self.backend, self.rules, epoch, self.purse))
+            sent = await self._passing(dispatch.step(self.ledger, self.backend, self.rules, epoch, self.purse, self.librarian))
             self._count("commands", sent or 0)
 
     async def _watch_loop(self) -> None:

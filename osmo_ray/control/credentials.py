@@ -1,6 +1,6 @@
 """What an attempt gets of its user's credentials, put into its plan on the way to the node and kept nowhere else.
 
-A group without credentials, whose images come from no named registry and whose data from no URL, costs nothing here.
+A group without credentials, whose images come from no named registry and whose data from no URL or dataset, costs nothing here.
 Opened credentials of a user are kept for a moment, since groups of one workflow are sent one after the other.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from osmo_ray.providers.secrets import SecretError, Vault
 from osmo_ray.runtime.container import registry_of
 from osmo_ray.spec.attempt import AttemptPlan, DataKey, FilePlan, GroupPlan, RegistryLogin, Secrets
-from osmo_ray.spec.model import GroupSpec, TaskSpec, UrlInput, UrlOutput
+from osmo_ray.spec.model import CodeInput, GroupSpec, TaskInput, TaskSpec
 from osmo_ray.store.protocol import Store
 
 _KEPT = 1.0
@@ -69,8 +69,8 @@ def wanted(spec: GroupSpec) -> bool:
 
 
 def _may_need(task: TaskSpec) -> bool:
-    urls = any(isinstance(one, UrlInput | UrlOutput) for one in (*task.inputs, *task.outputs))
-    return bool(task.credentials or urls or registry_of(task.image))
+    data = bool(task.outputs) or any(not isinstance(one, TaskInput | CodeInput) for one in task.inputs)
+    return bool(task.credentials or data or registry_of(task.image))
 
 
 def secrets(task: TaskSpec, attempt: AttemptPlan, mine: Mapping[str, Opened]) -> Secrets:

@@ -120,6 +120,7 @@ def actor_settings(settings: Settings, head: str, cluster: Cluster) -> ActorSett
         database=settings.database,
         storage=settings.storage,
         backend=settings.backend,
+        buckets=buckets.load(settings),
         agents=agents,
         control=ControlSettings(
             lease_ttl=settings.lease_ttl,

@@ -319,7 +319,7 @@ credentials = Table(
 dataset_reads = Table(
     "dataset_reads",
     metadata,
-    of_workflow(primary=False),
+    of_workflow(),
     Column("group_uuid", Text, primary_key=True),
     Column("reference", Text, primary_key=True),
     Column("name", Text, primary_key=True),
@@ -327,6 +327,7 @@ dataset_reads = Table(
     whole("version"),
     double("at"),
     Index(None, "bucket", "name", "version"),
+    Index(None, "workflow_uuid"),
 )
 """Which version a group reads where its workflow says `reference`: fixed when the group is first sent, so that retries and
 all its tasks read the same one. A collection has a row for each member."""
