@@ -8,7 +8,7 @@ knows.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -40,8 +40,9 @@ from osmo_ray.spec.model import (
     UrlOutput,
     WorkflowSpec,
 )
-from osmo_ray.spec.rules import Finding, check
+from osmo_ray.spec.rules import Finding, Trouble, check
 from osmo_ray.spec.rules import credentials as missing_credentials
+from osmo_ray.spec.rules import datasets as missing_datasets
 from osmo_ray.spec.strict import extensions
 from osmo_ray.spec.template import Rendered
 
@@ -87,14 +88,36 @@ def refuse_credentials(
 ) -> None:
     """Raises `SpecError` for credentials that nobody has; with the section that `spec` was read from, each with its
     place."""
+    _refuse_needs(lambda loose: missing_credentials(spec, known, loose=loose), "CREDENTIAL", section, written, rendered)
+
+
+def refuse_datasets(
+    spec: WorkflowSpec,
+    reads: Trouble,
+    writes: Trouble,
+    section: Section | None = None,
+    written: Sequence[str] = (),
+    rendered: Rendered | None = None,
+) -> None:
+    """The same for datasets that cannot be read or written."""
+    _refuse_needs(lambda loose: missing_datasets(spec, reads, writes, loose=loose), "USAGE", section, written, rendered)
+
+
+def _refuse_needs(
+    check: Callable[[bool], Iterable[Finding]],
+    code: str,
+    section: Section | None,
+    written: Sequence[str],
+    rendered: Rendered | None,
+) -> None:
     tree = compose(_source(section, written, rendered)) if section else None
     loose = tree is not None and bool(tree.value["workflow"].get("tasks"))
-    found = list(itertools.islice(missing_credentials(spec, known, loose=loose), MAX_PROBLEMS))
+    found = list(itertools.islice(check(loose), MAX_PROBLEMS))
     if not found:
         return
     if tree is None:
-        raise SpecError([Problem(f.message, show_path(f.path), hint=f.hint) for f in found], "CREDENTIAL")
-    raise SpecError([tree.problem(f.path, f.message, f.hint, key=f.key) for f in found], "CREDENTIAL")
+        raise SpecError([Problem(f.message, show_path(f.path), hint=f.hint) for f in found], code)
+    raise SpecError([tree.problem(f.path, f.message, f.hint, key=f.key) for f in found], code)
 
 
 def validate(spec: WorkflowSpec) -> tuple[Problem, ...]:
