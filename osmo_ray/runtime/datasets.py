@@ -164,7 +164,10 @@ def _attributes(folder: Path, files: tuple[str, ...]) -> dict[str, Any]:
             raise FileNotFoundError(f"there is no file {name} in the output")
         if path.stat().st_size > _ATTRIBUTES:
             raise DataError(f"{name} is larger than {show_bytes(_ATTRIBUTES)}, too much for labels or metadata")
-        value = yaml.safe_load(path.read_text())
+        try:
+            value = yaml.safe_load(path.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise DataError(f"{name} is no YAML of plain values: {str(error).splitlines()[0]}") from None
         if not isinstance(value, dict):
             raise DataError(f"{name} is no mapping of names to values")
         found.update(value)

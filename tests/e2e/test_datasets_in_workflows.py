@@ -130,8 +130,8 @@ def test_the_second_task_of_a_node_downloads_nothing(platform: Platform, tmp_pat
         assert platform.wait(id) == "COMPLETED"
         assert lines(platform, id, "a") == ["100000"]
         told.append(said(platform, id, "a"))
-    assert "97.7KiB of it fetched" in told[0] or "100000" in told[0], told[0]
-    assert " 0B of it fetched" in told[1] or " 0 of it fetched" in told[1], told[1]
+    assert "97.7 KiB of it fetched" in told[0]
+    assert " 0 B of it fetched" in told[1]
 
 
 LOCAL = """workflow:
@@ -150,7 +150,7 @@ def test_a_folder_beside_the_file_becomes_a_version(platform: Platform, tmp_path
     file = tmp_path / "local.yaml"
     file.write_text(LOCAL)
     platform.cli("workflow", "validate", str(file))
-    assert not [n for n in (platform.home / "storage/buckets/default/names").glob("mine")], "validating sends nothing"
+    assert not (platform.home / "storage/buckets/default/names/mine").exists(), "validating sends nothing"
     told = platform.cli("workflow", "submit", str(file), "--format-type", "json").stdout
     id = str(json.loads(told)["name"])
     assert platform.wait(id) == "COMPLETED", platform.cli("workflow", "logs", id).stdout
@@ -182,7 +182,7 @@ def test_what_is_not_there_is_refused_with_its_place(platform: Platform, tmp_pat
     assert told.returncode == 1
     for part in (
         f"{file.name}:8:", "there is no dataset 'katzen'", "did you mean 'katze'", "no bucket 'defalt'",
-        "did you mean 'default'", "no version or tag '9'", f"{file.name}:12:", "no bucket 'nowhere'",
+        "did you mean 'default'", "has no version 9", f"{file.name}:12:", "no bucket 'nowhere'",
     ):  # fmt: skip
         assert part in told.stderr, (part, told.stderr)
 
@@ -200,12 +200,13 @@ UPLOAD = """workflow:
 
 def test_the_agent_dies_while_an_output_is_uploaded(platform: Platform) -> None:
     """The supervisor goes on, the next agent adopts it: one version, however it goes."""
-    id = platform.submit(UPLOAD)
     sessions = platform.home / "storage/buckets/default/sessions"
-    until(lambda: sessions.is_dir() and any(sessions.iterdir()), 60, every=0.01)
     agents = until(lambda: platform.pids("ray::NodeAgent"), 30)
+    id = platform.submit(UPLOAD)
+    until(lambda: sessions.is_dir() and any(sessions.iterdir()), 60, every=0.005)
     for pid in agents:
         os.kill(pid, signal.SIGKILL)
+    assert not Dataset(bucket(platform), "large", create=True).versions(), "it was killed before the commit"
     assert platform.wait(id) == "COMPLETED", platform.cli("workflow", "logs", id).stdout
     versions = Dataset(bucket(platform), "large").versions()
     assert [(v.number, v.files, v.size) for v in versions] == [(1, 1, 300_000_000)]
