@@ -32,6 +32,7 @@ WORKFLOW: Mapping[str, Entry] = {
     "delete": ("remove finished workflows with their logs and outputs", f"{_CLI}.workflow:DELETE"),
     "outputs": ("list the files that tasks wrote", f"{_CLI}.outputs:OUTPUTS"),
     "download": ("fetch the files that tasks wrote", f"{_CLI}.outputs:DOWNLOAD"),
+    "sweep": ("show the tasks of a matrix with their values and key figures", f"{_CLI}.sweeps:SWEEP"),
     "explain": ("say why tasks wait or failed", f"{_CLI}.explain:EXPLAIN"),
     "tag": ("add and remove tags", f"{_CLI}.workflow:TAG"),
     "exec": ("run a command inside a running task", f"{_INSIDE}.exec:EXEC"),

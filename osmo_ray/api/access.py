@@ -84,6 +84,7 @@ ACTIONS: Mapping[str, str] = {
     "POST /api/pool/{pool}/workflow": "workflow:Create",
     "POST /api/pool/{pool}/workflow/{workflow_id}/restart": "workflow:Create",
     "GET /api/x/workflow/{name}/explain": "workflow:Read",
+    "GET /api/x/workflow/{name}/sweeps": "workflow:Read",
     "GET /api/x/workflow/{name}/plan": "workflow:Read",
     "GET /api/x/workflow/{name}/usage/{task}": "workflow:Read",
     "GET /api/x/workflow/{name}/outputs": "workflow:Read",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Collection
 
 from osmo_ray.api.errors import ApiError, not_found
 from osmo_ray.api.services import Services
@@ -22,8 +23,9 @@ def find(services: Services, name: str) -> Workflow:
     return workflow
 
 
-def cancel(services: Services, name: str, user: str, message: str, force: bool) -> str:
-    """Cancel one workflow and return its id. Raises `ApiError` for one that has finished, unless `force`."""
+def cancel(services: Services, name: str, user: str, message: str, force: bool, tasks: Collection[str] = ()) -> str:
+    """Cancel one workflow, or the groups of these tasks and sweeps of it, and return its id. Raises `ApiError` for one
+    that has finished, unless `force`."""
     for attempt in range(_TRIES):
         workflow = find(services, name)
         if workflow.status.finished:
@@ -32,9 +34,26 @@ def cancel(services: Services, name: str, user: str, message: str, force: bool) 
             raise ApiError(
                 f"Workflow {workflow.id} has finished already ({workflow.status.value}).", workflow_id=workflow.id
             )
-        decision = decide(workflow, CancelRequested(user, message, force), services.clock())
+        event = CancelRequested(user, message, force, _groups(workflow, tasks) if tasks else None)
+        decision = decide(workflow, event, services.clock())
         if not decision.changed or not services.store.commit([decision]):
             services.wake()
             return workflow.id
         time.sleep(random.uniform(0.0, 0.02 * (attempt + 1)))  # noqa: S311
     raise ApiError(f"Workflow {name} is changing too fast to be canceled now; try again.", "DATABASE", 503, name)
+
+
+def _groups(workflow: Workflow, tasks: Collection[str]) -> frozenset[str]:
+    """The groups of tasks, which may be named by their sweep."""
+    found: set[str] = set()
+    for name in tasks:
+        homes = {
+            g.name
+            for g in workflow.spec.groups
+            for t in g.tasks
+            if t.name == name or (t.sweep is not None and t.sweep.name == name)
+        }
+        if not homes:
+            raise ApiError(f"Workflow {workflow.id} has no task or sweep {name!r}.", workflow_id=workflow.id)
+        found |= homes
+    return frozenset(found)

@@ -309,6 +309,31 @@ class UsagePoint(Shape):
     gpu: float
 
 
+class SweepTask(Shape):
+    """One task of a sweep; `figures` are its key figures, `seconds` how long it ran (so far)."""
+
+    name: str
+    values: dict[str, str]
+    status: str
+    exit_code: int | None
+    node: str
+    seconds: float | None
+    figures: dict[str, float]
+    reason: str
+
+
+class SweepView(Shape):
+    """The tasks that one task with a matrix became; `counts` are by status."""
+
+    name: str
+    counts: dict[str, int]
+    tasks: list[SweepTask]
+
+
+class SweepList(Shape):
+    sweeps: list[SweepView]
+
+
 class UsageView(Shape):
     task: str
     retry_id: int

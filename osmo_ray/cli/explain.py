@@ -39,7 +39,16 @@ def report(told: Mapping[str, Any]) -> list[str]:
     failed = [t for t in tasks if t["status"].startswith("FAILED")]
     waiting = [t for t in tasks if not t["status"].startswith(("FAILED", "COMPLETED"))]
     lines = _failure(told, failed) if failed else []
-    return lines + _waiting(waiting)
+    return lines + _waiting(waiting) + _cached(tasks)
+
+
+def _cached(tasks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Tasks that did not run because earlier ones were the same, by what is said of them."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for task in tasks:
+        if task["reason"] and task["reason"]["code"] == "Cached":
+            found[task["reason"]["sentence"]].append(task["task"])
+    return [f"{', '.join(names[:MAX_LAST])}{' ...' * (len(names) > MAX_LAST)}: {why}" for why, names in found.items()]
 
 
 def _failure(told: Mapping[str, Any], failed: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -126,15 +126,23 @@ def _cancel_arguments(parser: argparse.ArgumentParser) -> None:
     _many(parser)
     parser.add_argument("--message", "-m", default="", help="why, for those who ask later")
     parser.add_argument("--force", "-f", action="store_true", help="at once, without time to end well")
+    parser.add_argument(
+        "--task", nargs="+", action="extend", default=[], metavar="NAME",
+        help="only the groups of these tasks or sweeps, and what depends on them",
+    )  # fmt: skip
 
 
 def _cancel(args: argparse.Namespace) -> int:
     with connect(args) as client:
-        if args.format_type == "json":
+        if args.format_type == "json" and not args.task:
             body = {"names": args.workflow_ids, "message": args.message, "force": args.force}
             print_json(client.http.json("POST", "/api/x/workflows/cancel", body=body))
             return 0
-        ask_many(args.workflow_ids, lambda name: client.cancel(name, args.message, force=args.force), "canceled")
+
+        def cancel(name: str) -> None:
+            client.cancel(name, args.message, force=args.force, tasks=args.task)
+
+        ask_many(args.workflow_ids, cancel, "canceled")
     return 0
 
 

@@ -15,7 +15,7 @@ from osmo_ray.engine.events import CancelRequested, Event, Held, Observed, Place
 from osmo_ray.engine.exits import PREEMPTED
 from osmo_ray.engine.folds import fold_workflow
 from osmo_ray.engine.model import ApplyGroup, Decision, Task, Workflow
-from osmo_ray.engine.propagate import end_group, settle_group
+from osmo_ray.engine.propagate import end_group, fail_downstream, settle_group
 from osmo_ray.engine.status import IN_QUEUE, TaskStatus, WorkflowStatus
 from osmo_ray.spec.reason import Reason
 
@@ -113,9 +113,17 @@ def _recalled(draft: Draft, event: Recalled) -> None:
 def _canceled(draft: Draft, event: CancelRequested, policy: Policy) -> None:
     text = f"canceled by {event.user}" + (f": {event.message}" if event.message else "")
     reason = Reason("Canceled", text)
-    for group in draft.groups:
-        if not group.status.finished:
-            end_group(draft, group.name, _S.FAILED_CANCELED, reason, 0.0 if event.force else policy.grace)
+    grace = 0.0 if event.force else policy.grace
+    wanted = [g.name for g in draft.groups if event.groups is None or g.name in event.groups]
+    for name in wanted:
+        if not draft.group(name).status.finished:
+            end_group(draft, name, _S.FAILED_CANCELED, reason, grace)
+    if event.groups is not None:
+        for name in wanted:
+            if draft.group(name).status is _S.FAILED_CANCELED:
+                fail_downstream(draft, draft.group(name))
+        draft.record("Canceled", f"{', '.join(wanted[:5])}{' ...' if len(wanted) > 5 else ''}: {text}")
+        return
     draft.set_workflow(cancelled_by=event.user, reason=reason)
     draft.record("Canceled", text)
 

@@ -55,11 +55,12 @@ class Recalled:
 
 @dataclass(frozen=True, slots=True)
 class CancelRequested:
-    """A person (or a rule in their name) ends the workflow."""
+    """A person (or a rule in their name) ends the workflow, or these groups of it and what depends on them."""
 
     user: str
     message: str = ""
     force: bool = False
+    groups: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ _S = TaskStatus
 
 
 def explain(workflow: Workflow, group: Group, task: Task) -> Reason | None:
-    """One reason for a task that waits or failed; None for one that runs or completed."""
-    if task.status in (_S.COMPLETED, _S.RESCHEDULED):
+    """One reason for a task that waits or failed; for one that runs or completed what is to be said of it, or None."""
+    if task.status is _S.RESCHEDULED:
         return None
-    if task.status is _S.RUNNING:
+    if task.status in (_S.RUNNING, _S.COMPLETED):
         return task.reason
     if task.status.failed:
         return task.reason or group.reason or workflow.reason

@@ -24,7 +24,7 @@ def spec_of(spec: WorkflowSpec, group: Group) -> GroupSpec:
 def end_group(draft: Draft, name: str, status: TaskStatus, reason: Reason, grace: float) -> None:
     """End a whole group from outside (cancel, timeout): its tasks get this status and no exit code.
 
-    The caller ends every unfinished group of the workflow, so nothing is propagated from here."""
+    Nothing is propagated from here: the caller ends every unfinished group of the workflow, or what depends on it."""
     group = draft.group(name)
     if any(_may_run(task) for task in group.tasks):
         draft.command(DeleteGroup(name, grace))
@@ -61,7 +61,7 @@ def settle_group(draft: Draft, name: str, grace: float) -> None:
     else:
         failed = [t for t in group.tasks if t.status.failed and t.reason]
         draft.set_group(name, reason=failed[0].reason if failed else None)
-        _fail_downstream(draft, group)
+        fail_downstream(draft, group)
 
 
 def _end_members(draft: Draft, group: Group, ignore_nonlead: bool, grace: float) -> Group:
@@ -108,7 +108,8 @@ def _release_downstream(draft: Draft, group: Group) -> None:
                 draft.move_task(name, task, _S.PROCESSING)
 
 
-def _fail_downstream(draft: Draft, group: Group) -> None:
+def fail_downstream(draft: Draft, group: Group) -> None:
+    """What waits for this group, which failed, will never run."""
     for name in group.downstream:
         below = draft.group(name)
         if below.status not in ALIVE:
@@ -117,4 +118,4 @@ def _fail_downstream(draft: Draft, group: Group) -> None:
         for task in below.tasks:
             draft.move_task(name, task, _S.FAILED_UPSTREAM, exit_code=UPSTREAM_FAILED, reason=reason)
         draft.move_group(name, _S.FAILED_UPSTREAM, reason=reason)
-        _fail_downstream(draft, draft.group(name))
+        fail_downstream(draft, draft.group(name))

@@ -233,9 +233,14 @@ class Client:
 
     # -- changing
 
-    def cancel(self, name: str, message: str = "", *, force: bool = False) -> None:
-        """End a workflow."""
-        self.http.json("POST", f"/api/workflow/{name}/cancel", {"message": message or None, "force": force})
+    def sweeps(self, name: str) -> Any:
+        """The sweeps of a workflow, as the JSON of the API."""
+        return self.http.json("GET", f"/api/x/workflow/{name}/sweeps")["sweeps"]
+
+    def cancel(self, name: str, message: str = "", *, force: bool = False, tasks: Iterable[str] = ()) -> None:
+        """End a workflow, or only the groups of some tasks and sweeps and what depends on them."""
+        params = {"message": message or None, "force": force, "task": list(tasks)}
+        self.http.json("POST", f"/api/workflow/{name}/cancel", params)
 
     def delete(self, name: str, patience: float = 30.0) -> None:
         """Remove a finished workflow with its logs and outputs; waits while nodes still clean up after it."""

@@ -7,6 +7,7 @@ return is not known then, so results are promises (`flow.Result`), which become 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import math
 import sys
@@ -25,6 +26,7 @@ from osmo_ray.spec.model import (
     Input,
     ResourceSpec,
     Sandbox,
+    Sweep,
     TaskInput,
     TaskSpec,
     Timeouts,
@@ -34,6 +36,7 @@ from osmo_ray.spec.quantity import to_seconds
 
 MAX_CALL = 100_000
 """Bytes of one call's arguments: a program's argument has at most 128 KiB."""
+_SHOWN = 60
 _RESOURCES = ("cpu", "gpu", "memory", "storage", "platform")
 _ESCAPES = (("{{", "{\\u007b"), ("{%", "{\\u0025"), ("{#", "{\\u0023"), ("$", "\\u0024"))
 """Text of a call is data: nothing in it is a template, a token or a variable."""
@@ -48,6 +51,7 @@ class Step:
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
     group: Group | None = None
+    sweep: Sweep | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,15 @@ class Compiler(flow.Run):
         if self._group is not None:
             self._group.steps.append(step)
         return Result(step)
+
+    def mapped(self, task: Task, made: Sequence[Any], rows: Sequence[Sequence[Any]]) -> None:
+        """The steps of one `map` are a sweep, unless they start together anyway."""
+        if not made or self._group is not None:
+            return
+        axes = list(inspect.signature(task.function).parameters)
+        for result, row in zip(made, rows, strict=True):
+            values = {axis: _short(value) for axis, value in zip(axes, row, strict=False)}
+            result._step.sweep = Sweep(made[0]._step.name, values)
 
     def _name(self, task: Task) -> str:
         base, number = task.name.replace("_", "-").strip("-") or "task", 1
@@ -149,6 +162,7 @@ class Compiler(flow.Run):
             checkpoint=tuple(_checkpoint(step.name, one) for one in get("checkpoint") or ()),
             sandbox=Sandbox(get("sandbox") or ("process" if get("cache") and not get("image") else "auto")),
             cache=bool(get("cache")),
+            sweep=step.sweep,
             hold=_minutes(get("hold")),
             retries=get("retries"),
             requirements=tuple(get("requirements") or ()),
@@ -287,6 +301,14 @@ def _minutes(value: Any) -> float:
     if value is None:
         return 0.0
     return to_seconds(value) / 60 if isinstance(value, str) else float(value)
+
+
+def _short(value: Any) -> str:
+    """An argument as a table shows it; a promise by the name of its step."""
+    text = value._step.name if isinstance(value, Result) else value if isinstance(value, str) else repr(value)
+    for mark, _ in _ESCAPES[:3]:  # it is data: nothing in it is a template
+        text = text.replace(mark, " ".join(mark))
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
 def _told(value: Any) -> str:

@@ -91,7 +91,12 @@ class Task:
                     f"{part._told()} is known only when it does. Map over a list of the workflow's own arguments, or "
                     f"let one task go through the whole result."
                 )
-        return [self(*values, **shared) for values in zip(*parts)]  # noqa: B905
+        rows = list(zip(*parts))  # noqa: B905
+        made = [self(*values, **shared) for values in rows]
+        run = _run.get()
+        if run is not None:
+            run.mapped(self, made, rows)
+        return made
 
     def options(self, **values: Any) -> Task:
         """The same task asking for something else: `fit.options(gpu=1)(data)`."""
@@ -308,6 +313,9 @@ class Run:
 
     def host(self, task: Any) -> Any:
         raise NotImplementedError
+
+    def mapped(self, task: Task, made: Sequence[Any], rows: Sequence[Sequence[Any]]) -> None:
+        """These results are of one `map` over these rows of arguments."""
 
 
 _run: contextvars.ContextVar[Run | None] = contextvars.ContextVar("osmo_run", default=None)

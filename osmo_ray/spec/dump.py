@@ -120,6 +120,8 @@ def _task(task: TaskSpec) -> dict[str, Any]:
         **_some(hold=task.hold),
         **({} if task.retries is None else {"retries": task.retries}),
         **_some(requirements=list(task.requirements), cache=task.cache),
+        **_some(matrix={axis: list(values) for axis, values in task.matrix.items()}),
+        **({"sweep": {"of": task.sweep.name, **_some(values=dict(task.sweep.values))}} if task.sweep else {}),
     }
 
 

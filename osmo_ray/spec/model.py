@@ -169,6 +169,14 @@ class RaySpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Sweep:
+    """What a task is one of: the task with a matrix that it came from, and its own values of the axes."""
+
+    name: str
+    values: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class TaskSpec:
     """One command. `command + args` is what runs; an image's entry point is never used."""
 
@@ -202,6 +210,9 @@ class TaskSpec:
     """Python packages that a node adds to a task without a container."""
     cache: bool = False
     """An earlier task that was the same in all that counts may stand for this one (`engine.cache`)."""
+    matrix: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Axis -> its values, for a task that is many; `spec.matrix` makes them, and nothing past reading has one."""
+    sweep: Sweep | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from osmo_ray.spec import schema
+from osmo_ray.spec import matrix, schema
 from osmo_ray.spec.document import Path, Section, Source, Tree, compose, cut, show_path, suggest
 from osmo_ray.spec.errors import Problem, SpecError
 from osmo_ray.spec.model import (
@@ -31,6 +31,7 @@ from osmo_ray.spec.model import (
     RayWorkers,
     ResourceSpec,
     Sandbox,
+    Sweep,
     TaskInput,
     TaskSpec,
     Timeouts,
@@ -76,7 +77,7 @@ def read_section(
     spec = _workflow(model.workflow)
     broken = itertools.chain(check(spec, loose=loose), extensions(spec, loose=loose) if strict else ())
     _refuse(list(itertools.islice(broken, MAX_PROBLEMS)), tree)
-    return spec
+    return matrix.expand(spec)
 
 
 def refuse_credentials(
@@ -273,6 +274,8 @@ def _task(model: schema.TaskModel, *, alone: bool) -> TaskSpec:
         retries=model.retries,
         requirements=tuple(model.requirements),
         cache=model.cache,
+        matrix={axis: tuple(values) for axis, values in model.matrix.items()},
+        sweep=Sweep(model.sweep.of, model.sweep.values) if model.sweep else None,
     )
 
 

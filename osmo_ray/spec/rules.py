@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from osmo_ray.spec import matrix
 from osmo_ray.spec.document import Path, suggest
 from osmo_ray.spec.model import (
     CodeInput,
@@ -80,6 +81,7 @@ def check(spec: WorkflowSpec, *, loose: bool) -> Findings:
         yield from _resource(("workflow", "resources", name), resource)
     yield from _topology(spec)
     yield from _unique(spec, loose)
+    yield from _sweeps(spec, loose)
     order = {task.name: number for number, group in enumerate(spec.groups) for task in group.tasks}
     for number, group in enumerate(spec.groups):
         if not loose:
@@ -121,6 +123,33 @@ def _unique(spec: WorkflowSpec, loose: bool) -> Findings:
                 yield Finding((*at, "name"), f"{told}, which is the name of {seen[key]} already", hint)
             else:
                 seen[key] = f"{'group' if what.startswith('task ') else what} {name!r}"
+
+
+def _sweeps(spec: WorkflowSpec, loose: bool) -> Findings:
+    """What a matrix makes must be fit to be made: few enough, alone in its group, and of names that are free."""
+    taken = {normalise(name) for g in spec.groups for name in (g.name, *(t.name for t in g.tasks))}
+    for number, group in enumerate(spec.groups):
+        for index, task in enumerate(group.tasks):
+            at = _at(loose, number, index)
+            for name in sorted(matrix.mentioned(task) - task.matrix.keys()):
+                hint = suggest(name, task.matrix) or f"its axes are {', '.join(task.matrix) or 'none'}"
+                yield Finding(at, f"the task's texts name {{{{matrix:{name}}}}}, which is no axis of it", hint)
+            if not task.matrix:
+                continue
+            place = (*at, "matrix")
+            if len(group.tasks) > 1:
+                hint = "a sweep's tasks start one by one; give the task a group of its own"
+                yield Finding(place, "a task of a group of several has no matrix", hint, key=True)
+            for axis in task.matrix:
+                if not _ENVIRONMENT.fullmatch(axis):
+                    yield Finding((*place, axis), f"{axis[:80]!r} is not the name of an axis", "such as lr", key=True)
+            count = matrix.size(task.matrix)
+            if count > matrix.MAX_TASKS:
+                yield Finding(place, f"it makes {count} tasks, at most {matrix.MAX_TASKS} are allowed", key=True)
+            elif clash := next((n for n in matrix.names(task) if normalise(n) in taken), ""):
+                yield Finding(place, f"it makes a task {clash!r}, and there is one already", "rename one", key=True)
+            elif len(task.name) + len(str(count)) + 1 > MAX_NAME - len("-group"):
+                yield Finding((*at, "name"), "the name is too long for a task with a matrix", "shorten it")
 
 
 def _labels(spec: WorkflowSpec) -> Findings:

@@ -243,6 +243,13 @@ class RayModel(Model):
     workers: RayWorkersModel = RayWorkersModel()
 
 
+class SweepModel(Model):
+    """Written by the platform: which task with a matrix this one came from."""
+
+    of: Text = Field(description="The name of the task with the matrix.")
+    values: TextMap = {}
+
+
 class TaskModel(Model):
     """One command with its inputs, outputs and resources."""
 
@@ -275,6 +282,10 @@ class TaskModel(Model):
     )
     requirements: Texts = Field(default=[], description="Extension: Python packages for a task without a container.")
     cache: bool = Field(default=False, description="Extension: the output of an earlier, equal task may be used.")
+    matrix: Annotated[dict[Text, Annotated[list[Text], Field(min_length=1)]], BeforeValidator(_mapped)] = Field(
+        default={}, description="Extension: one task for each combination of these values, `{{matrix:NAME}}` in texts."
+    )
+    sweep: SweepModel | None = Field(default=None, description="Extension: written by the platform.")
     resources: Annotated[Any, Field(json_schema_extra={"deprecated": True})] = None
     backend: Annotated[Any, Field(json_schema_extra={"deprecated": True})] = None
 

@@ -14,7 +14,7 @@ def extensions(spec: WorkflowSpec, *, loose: bool) -> Findings:
         for index, task in enumerate(group.tasks):
             at: Path = ("workflow", "groups", number, "tasks", index)
             at = ("workflow", "tasks", number) if loose else at
-            for field in ("ray", "sandbox", "hold", "retries", "requirements", "cache"):
+            for field in ("ray", "sandbox", "hold", "retries", "requirements", "cache", "matrix", "sweep"):
                 if getattr(task, field) != getattr(plain, field):
                     hint = "leave it out, or check without --strict"
                     yield Finding((*at, field), f"`{field}` is an extension of this platform", hint, key=True)

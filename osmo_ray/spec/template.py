@@ -16,7 +16,7 @@ from typing import Any
 from osmo_ray.spec.document import Section, Source, compose
 from osmo_ray.spec.errors import Problem, SpecError
 
-TOKEN = re.compile(r"\{\{(?:output|workflow_id|uuid|(?:input|host):[^\s{}]+)\}\}")
+TOKEN = re.compile(r"\{\{(?:output|workflow_id|uuid|(?:input|host|matrix):[^\s{}]+)\}\}")
 # Control characters cannot stand in a workflow file, so the shields can be told from all that a person wrote.
 _SHIELD = re.compile("\x01(\\d+)\x02")
 _OPENING = ("{{", "{%", "{#")

@@ -368,6 +368,32 @@ def test_a_workflow_runs_again_by_a_newer_file(world: World, client: TestClient)
     assert [(i.workflow, i.task) for i in spec.task("c").inputs] == [(name, "b"), (name, "a")]  # type: ignore[union-attr]
 
 
+SWEEP = """workflow:
+  name: tune
+  tasks:
+  - {name: fit, image: i, command: [f, "{{matrix:lr}}"], matrix: {lr: [0.1, 0.2, 0.3]}}
+  - {name: other, image: i, command: [o]}
+"""
+
+
+def test_a_sweep_is_looked_at_and_canceled_as_one(world: World, client: TestClient) -> None:
+    name = world.submit(SWEEP)
+    (key,) = world.start(name, "fit-1")
+    world.finish(name, key, usage={"kpi.loss": 0.5, "memory_peak": 7.0})
+    (sweep,) = client.get(f"/api/x/workflow/{name}/sweeps").json()["sweeps"]
+    assert (sweep["name"], sweep["counts"]) == ("fit", {"COMPLETED": 1, "PROCESSING": 2})
+    assert [t["values"] for t in sweep["tasks"]] == [{"lr": "0.1"}, {"lr": "0.2"}, {"lr": "0.3"}]
+    assert sweep["tasks"][1]["figures"] == {"loss": 0.5}
+    assert client.post(f"/api/workflow/{name}/cancel", params={"task": "nope"}).status_code == 400
+    assert client.post(f"/api/workflow/{name}/cancel", params={"task": "fit"}).status_code == 200
+    (sweep,) = client.get(f"/api/x/workflow/{name}/sweeps").json()["sweeps"]
+    assert sweep["counts"] == {"COMPLETED": 1, "FAILED_CANCELED": 2}
+    found = world.store.find(name)
+    assert found is not None
+    assert found.status.value in ("RUNNING", "PENDING")
+    assert client.get(f"/api/x/workflow/{completed(world)}/sweeps").json() == {"sweeps": []}
+
+
 def test_what_others_read_is_not_deleted_under_them(world: World, client: TestClient) -> None:
     name = completed(world, "a", "b", "c")
     sent_again(world, client, name, from_task="c")

@@ -48,11 +48,11 @@ def in_background(act: Callable[[], object]) -> threading.Thread:
     return thread
 
 
-def mine(world: World, **more: Any) -> str:
+def mine(world: World, text: str = "", **more: Any) -> str:
     """A workflow of whoever runs the tests."""
     from osmo_ray.api.middleware import system_user
 
-    return world.submit(ONE, user=system_user(), **more)
+    return world.submit(text or ONE, user=system_user(), **more)
 
 
 def test_submit_prints_what_scripts_look_for(site: Site, capsys: Capture) -> None:
@@ -201,6 +201,20 @@ def test_restart_from_a_task_and_by_a_newer_file(site: Site, world: World, capsy
     assert again is not None
     assert again.spec.task("a").command == ("newer",)
     assert "without --file" in osmo(capsys, "workflow", "restart", name, "--set", "a=1", code=1)
+
+
+def test_a_sweep_is_a_table_by_its_figures(site: Site, world: World, capsys: Capture) -> None:
+    text = 'workflow: {name: one, tasks: [{name: a, image: i, command: ["{{matrix:lr}}"], matrix: {lr: [1, 2, 3]}}]}'
+    name = mine(world, text)
+    for task, loss in (("a-0", 0.75), ("a-2", 0.25)):
+        (key,) = world.start(name, task)
+        world.finish(name, key, usage={"kpi.loss": loss})
+    told = osmo(capsys, "workflow", "sweep", name, "a", "--sort", "loss").splitlines()
+    assert told[0] == "a: 3 tasks (2 COMPLETED, 1 PROCESSING)"
+    assert [line.split()[:2] for line in told if line.startswith("a-")] == [["a-2", "3"], ["a-0", "1"], ["a-1", "2"]]
+    assert "nothing is named 'x'" in osmo(capsys, "workflow", "sweep", name, "--sort", "x", code=1)
+    assert "no sweep 'b'" in osmo(capsys, "workflow", "sweep", name, "b", code=1)
+    assert f"{name}: canceled" in osmo(capsys, "workflow", "cancel", name, "--task", "a")
 
 
 def test_wait_gives_up_when_told(site: Site, world: World, capsys: Capture) -> None:

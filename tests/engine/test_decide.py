@@ -231,6 +231,17 @@ def test_cancel_ends_everything_and_says_who():
     assert run.finish("a").workflow is before
 
 
+def test_cancel_of_a_part_ends_what_depends_on_it_and_nothing_else():
+    run = Run(loose(task("a"), task("b", "a"), task("c"), task("d", "a", "c"))).place("a").place("c")
+    run.send(CancelRequested("ann", "enough", groups=frozenset({"a-group"})))
+    assert run.statuses() == {
+        "a": S.FAILED_CANCELED, "b": S.FAILED_UPSTREAM, "c": S.SCHEDULING, "d": S.FAILED_UPSTREAM
+    }  # fmt: skip
+    run.finish("c")
+    assert run.task("c").status is S.COMPLETED
+    assert run.workflow.status is W.FAILED_CANCELED
+
+
 def test_queue_and_execution_timeouts():
     run = Run(loose(task("a")), queue_timeout=5.0)
     run.now += 10

@@ -91,6 +91,10 @@ def test_map_gather_parts_and_names():
 
     made = compiled(many)
     assert [t.name for g in made.spec.groups for t in g.tasks] == ["make", "fit", "fit-2", "pair", "fit-3"]
+    sweeps = [made.spec.task(name).sweep for name in ("fit", "fit-2", "fit-3")]
+    assert [(s.name, list(s.values.values())) if s else None for s in sweeps] == [
+        ("fit", ["make", "1"]), ("fit", ["make", "2"]), None,
+    ]  # fmt: skip
     last = call(made, "fit-3")["args"]
     assert [one["at"] for one in last[0]] == ["/in/0", "/in/1", "/in/2"] and last[0][2]["parts"] == [0]
     assert last[1]["t"]["parts"] == [1] and last[1]["first"]["parts"] == [0, "x"]

@@ -10,7 +10,7 @@ from osmo_ray.spec.reader import read
 TASK = "workflow:\n  name: x\n  tasks:\n  - name: a\n    image: i@sha256:ab\n    command: [c]\n    {}\n"
 FIELDS = {
     "ray": "ray: {}", "sandbox": "sandbox: process", "hold": "hold: 5", "retries": "retries: 0",
-    "requirements": "requirements: [numpy]", "cache": "cache: true",
+    "requirements": "requirements: [numpy]", "cache": "cache: true", "matrix": "matrix: {k: [1]}",
     "code": "inputs: [{code: " + "ab" * 32 + "}]",
 }  # fmt: skip
 

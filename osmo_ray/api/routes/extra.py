@@ -25,10 +25,12 @@ from osmo_ray.api.shapes import (
     PlanView,
     ReasonView,
     StatusView,
+    SweepList,
     UsagePoint,
     UsageView,
     stamp,
 )
+from osmo_ray.api.sweeps import views
 from osmo_ray.api.views import amounts, reason_view
 from osmo_ray.engine.explain import explain
 from osmo_ray.engine.model import Group, Task, Workflow
@@ -62,6 +64,10 @@ def routes(services: Services) -> APIRouter:
         images = dict.fromkeys(t.image for g in workflow.spec.groups for t in g.tasks if t.image and t.ray is None)
         told = await services.preview(list(images)[:MAX_IMAGES]) if images else {}
         return PlanView(name=workflow.id, images=dict(told))
+
+    @router.get("/workflow/{name}/sweeps")
+    def sweeps(name: str) -> SweepList:
+        return SweepList(sweeps=views(cancel.find(services, name), services.clock()))
 
     @router.get("/workflow/{name}/usage/{task}")
     def usage(name: str, task: str, retry_id: int | None = None) -> UsageView:
@@ -129,9 +135,7 @@ def _delete(services: Services, name: str) -> str:
 
 
 def _worth(task: Task) -> bool:
-    return task.status not in (TaskStatus.COMPLETED, TaskStatus.RUNNING) or (
-        task.status is TaskStatus.RUNNING and task.reason is not None
-    )
+    return task.status not in (TaskStatus.COMPLETED, TaskStatus.RUNNING) or task.reason is not None
 
 
 def _explained(workflow: Workflow, group: Group, task: Task, tail: Sequence[str]) -> Explained:

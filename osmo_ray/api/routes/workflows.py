@@ -137,8 +137,10 @@ def routes(services: Services) -> APIRouter:
         return PlainTextResponse(mask(text, hidden), media_type="application/yaml")
 
     @router.post("/api/workflow/{name}/cancel")
-    def cancel_workflow(name: str, user: User, message: str | None = None, force: bool = False) -> Named:
-        return Named(name=cancel.cancel(services, name, user.user, message or "", force))
+    def cancel_workflow(
+        name: str, user: User, message: str | None = None, force: bool = False, task: Many = None
+    ) -> Named:
+        return Named(name=cancel.cancel(services, name, user.user, message or "", force, task or ()))
 
     @router.post("/api/workflow/{name}/tag")
     def tag_workflow(name: str, add: Many = None, remove: Many = None) -> None:
