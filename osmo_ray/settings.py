@@ -6,6 +6,7 @@ every key.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Mapping
@@ -60,6 +61,13 @@ class Settings:
     """Finished workflows, their logs and intermediate data are removed after this long."""
     disk_reserve: int = 512 << 20
     """Below this much free space in `home`, new work is refused."""
+    buckets: str = ""
+    """More buckets for datasets beside the built-in one: a mapping of names to `path` and more (docs/datasets.md); as
+    JSON where it is a variable."""
+    default_bucket: str = "default"
+    """The bucket of datasets that are named without one."""
+    dataset_cache: int = 50 << 30
+    """How much of a node's disk files of datasets may take, kept for the next task that reads them."""
     storage_gateway: bool = False
     """Serve a local storage folder to nodes that join, by signed URLs."""
     log_level: str = "INFO"
@@ -152,6 +160,8 @@ def _convert(name: str, like: object, value: object) -> object:
     try:
         if isinstance(like, Path):
             return Path(str(value))
+        if name == "buckets" and isinstance(value, dict):
+            return json.dumps(value)
         if isinstance(like, bool):
             return str(value).lower() in ("1", "true", "yes", "on")
         return type(like)(value)  # type: ignore[call-arg]

@@ -21,6 +21,7 @@ from osmo_ray.api.routes import (
     apps,
     auth,
     backends,
+    buckets,
     code,
     configs,
     credentials,
@@ -44,7 +45,7 @@ Beside = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 _PARTS = (
     *(auth, users, workflows, streams, tasks, pools, profile, credentials, apps, outputs, code, extra, inside),
-    *(backends, configs, page),
+    *(backends, buckets, configs, page),
 )
 
 

@@ -13,7 +13,7 @@ from dataclasses import KW_ONLY, dataclass
 
 import yaml
 
-from osmo_ray.api import grounds
+from osmo_ray.api import grounds, needs
 from osmo_ray.api.clusters import backend_of, pools
 from osmo_ray.api.errors import ApiError, not_found
 from osmo_ray.api.routes import code, credentials
@@ -72,6 +72,7 @@ def submit(services: Services, order: Order, links: Links) -> Submitted:
     sources = _previous(services, spec)
     archives = _sent(services, spec)
     _credentials(services, order.pool, order.user, spec, done)
+    needs.check(services, order.pool, order.user, spec, done, validating=order.validation_only)
     if order.validation_only:
         return Submitted(name=spec.name, logs="Workflow validation succeeded.")
     _disk(services)

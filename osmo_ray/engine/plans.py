@@ -22,8 +22,10 @@ from osmo_ray.spec.attempt import (
 )
 from osmo_ray.spec.model import (
     CodeInput,
+    DatasetOutput,
     GroupSpec,
     Input,
+    Output,
     ResourceSpec,
     Sandbox,
     TaskInput,
@@ -160,10 +162,22 @@ def source(workflow: Workflow, wanted: TaskInput, external: Mapping[tuple[str, s
 
 
 def _outputs(workflow: Workflow, group: Group, task: TaskSpec, state: Task) -> tuple[OutputPlan, ...]:
-    plans = [OutputPlan("url", o.url, o.regex) for o in task.outputs if isinstance(o, UrlOutput)]
+    plans = [_output(one) for one in task.outputs]
     if group.downstream or not task.outputs:
         plans.append(OutputPlan("prefix", output_prefix(workflow, state)))
     elif task.kpis:
         files = "|".join(re.escape(posixpath.normpath(k.path)) for k in task.kpis)
         plans.append(OutputPlan("prefix", output_prefix(workflow, state), f"(?:{files})$"))
     return tuple(plans)
+
+
+def _output(output: Output) -> OutputPlan:
+    """What goes out beside the platform's own copy. Where datasets lie is put in when the plan is sent."""
+    if isinstance(output, UrlOutput):
+        return OutputPlan("url", output.url, output.regex)
+    if isinstance(output, DatasetOutput):
+        paths = (output.path,) if output.path else ()
+        return OutputPlan(
+            "dataset", output.name, output.regex, paths=paths, metadata=output.metadata, labels=output.labels
+        )
+    return OutputPlan("update_dataset", output.name, paths=output.paths, metadata=output.metadata, labels=output.labels)

@@ -52,6 +52,8 @@ class About:
     created_by: str = ""
     lineage: Lineage = field(default_factory=Lineage)
     metadata: Mapping[str, Any] | None = None
+    writer: str = ""
+    """What commits once only: see `Version`."""
 
 
 class Dataset:
@@ -231,7 +233,7 @@ class Dataset:
     def _draft(self, about: About, session: Session) -> Version:
         return Version(
             0, "", "", 0, 0, self.bucket.now(), about.created_by, None, about.message, session.id, about.lineage,
-            dict(about.metadata or {}),
+            dict(about.metadata or {}), about.writer,
         )  # fmt: skip
 
     def _load(self, number: int) -> Version:
