@@ -24,6 +24,7 @@ from osmo_ray.api.routes import (
     buckets,
     code,
     credentials,
+    datasets,
     extra,
     inside,
     outputs,
@@ -44,7 +45,7 @@ Beside = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 _PARTS = (
     *(auth, users, workflows, streams, tasks, pools, profile, credentials, apps, outputs, code, extra, inside),
-    *(backends, buckets, page),
+    *(backends, datasets, buckets, page),
 )
 
 
