@@ -99,6 +99,18 @@ VERBS: Mapping[str, Entry] = {
             "roles": ("list the roles there are", f"{_CLI}.user:ROLES"),
         },
     ),
+    "config": (
+        "what administrators say of pools, requests and roles",
+        {
+            "show": ("print what holds", f"{_CLI}.config:SHOW"),
+            "update": ("write it from a file", f"{_CLI}.config:UPDATE"),
+            "delete": ("take back what was written of one", f"{_CLI}.config:DELETE"),
+            "history": ("list the changes", f"{_CLI}.config:HISTORY"),
+            "diff": ("compare two revisions", f"{_CLI}.config:DIFF"),
+            "rollback": ("make an old revision hold again", f"{_CLI}.config:ROLLBACK"),
+            "tag": ("set and delete tags of a revision", f"{_CLI}.config:TAG"),
+        },
+    ),
     "audit": ("who changed what", f"{_CLI}.user:AUDIT"),
     "backend": (
         "the clusters that work is sent to",

@@ -23,6 +23,7 @@ from osmo_ray.api.routes import (
     backends,
     buckets,
     code,
+    configs,
     credentials,
     datasets,
     extra,
@@ -45,7 +46,7 @@ Beside = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 _PARTS = (
     *(auth, users, workflows, streams, tasks, pools, profile, credentials, apps, outputs, code, extra, inside),
-    *(backends, datasets, buckets, page),
+    *(backends, configs, datasets, buckets, page),
 )
 
 

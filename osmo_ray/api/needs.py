@@ -46,10 +46,7 @@ def check(
             "USAGE",
         )
     reads, writes = Look(services, user).at(tasks, validating=validating)
-    if done is None:
-        refuse_datasets(spec, reads, writes)
-    else:
-        done.refuse_datasets(spec, reads, writes)
+    refuse_datasets(spec, reads, writes, done.file if done else None)
 
 
 def _named(task: TaskSpec) -> bool:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import yaml
 
-from osmo_ray.api import needs
+from osmo_ray.api import grounds, needs
 from osmo_ray.api.clusters import backend_of, pools
 from osmo_ray.api.errors import ApiError, not_found
 from osmo_ray.api.routes import code, credentials
@@ -38,6 +38,8 @@ class Order:
 
     pool: str
     user: str
+    roles: tuple[str, ...] = ()
+    _: KW_ONLY
     body: Submission | None = None
     resubmit: str = ""
     dry_run: bool = False
@@ -63,6 +65,8 @@ def submit(services: Services, order: Order, links: Links) -> Submitted:
         return _dry_run(services, order.body)
     spec, template, parent, done = _read(services, order)
     spec = spread_environment(spec, overlay_environment(order.environment))
+    pool = grounds.configured(services, order.pool)
+    spec = grounds.prepared(services, pool, order.roles, spec, done.file if done else None)
     _limits(services, spec)
     _trusted(services, spec, order.pool)
     sources = _previous(services, spec)
@@ -73,7 +77,7 @@ def submit(services: Services, order: Order, links: Links) -> Submitted:
         return Submitted(name=spec.name, logs="Workflow validation succeeded.")
     _disk(services)
     texts = Texts(to_yaml(spec), template, app=order.app, sources=sources, code=archives)
-    name = _store(services, order, spec, texts, priority, parent)
+    name = _store(services, order, spec, texts, priority, parent, grounds.limits(services, pool, spec))
     return Submitted(
         name=name,
         overview=links.overview(name),
@@ -216,11 +220,7 @@ def _credentials(services: Services, pool: str, user: str, spec: WorkflowSpec, d
             "credentials. Leave out `ray`, or `credentials`.",
             "CREDENTIAL",
         )
-    known = credentials.opened(services, user)
-    if done is None:
-        refuse_credentials(spec, known)
-    else:
-        done.refuse_credentials(spec, known)
+    refuse_credentials(spec, credentials.opened(services, user), done.file if done else None)
 
 
 def _sent(services: Services, spec: WorkflowSpec) -> tuple[str, ...]:
@@ -247,8 +247,16 @@ def _disk(services: Services) -> None:
         raise ApiError(f"{message}; remove old workflows (osmo workflow delete ID) or free space.", "SUBMISSION", 507)
 
 
-def _store(services: Services, order: Order, spec: WorkflowSpec, texts: Texts, priority: Priority, parent: str) -> str:
-    settings, now = services.settings, services.clock()
+def _store(
+    services: Services,
+    order: Order,
+    spec: WorkflowSpec,
+    texts: Texts,
+    priority: Priority,
+    parent: str,
+    limits: grounds.Limits,
+) -> str:
+    now = services.clock()
     uuid = services.new_id()
 
     def build(name: str) -> Decision:
@@ -262,15 +270,11 @@ def _store(services: Services, order: Order, spec: WorkflowSpec, texts: Texts, p
             backend=backend_of(services, order.pool),
             priority=priority,
             now=now,
-            exec_timeout=_capped(spec.timeout.exec_timeout, settings.exec_timeout),
-            queue_timeout=_capped(spec.timeout.queue_timeout, settings.queue_timeout),
+            exec_timeout=limits.exec_timeout,
+            queue_timeout=limits.queue_timeout,
             parent=parent,
         )
 
     name = services.store.submit(spec.name, build, texts).id
     services.wake()
     return name
-
-
-def _capped(asked: float | None, most: float) -> float:
-    return min(asked or most, most)

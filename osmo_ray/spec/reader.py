@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -80,45 +80,57 @@ def read_section(
     return matrix.expand(spec)
 
 
-def refuse_credentials(
-    spec: WorkflowSpec,
-    known: Mapping[str, frozenset[str]],
-    section: Section | None = None,
-    written: Sequence[str] = (),
-    rendered: Rendered | None = None,
-) -> None:
-    """Raises `SpecError` for credentials that nobody has; with the section that `spec` was read from, each with its
-    place."""
-    _refuse_needs(lambda loose: missing_credentials(spec, known, loose=loose), "CREDENTIAL", section, written, rendered)
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A workflow's section as it was submitted, for mistakes that are found after reading it."""
+
+    section: Section
+    written: Sequence[str]
+    rendered: Rendered | None = None
+
+    def tree(self) -> Tree:
+        return compose(_source(self.section, self.written, self.rendered))
 
 
-def refuse_datasets(
-    spec: WorkflowSpec,
-    reads: Trouble,
-    writes: Trouble,
-    section: Section | None = None,
-    written: Sequence[str] = (),
-    rendered: Rendered | None = None,
-) -> None:
-    """The same for datasets that cannot be read or written."""
-    _refuse_needs(lambda loose: missing_datasets(spec, reads, writes, loose=loose), "USAGE", section, written, rendered)
-
-
-def _refuse_needs(
-    check: Callable[[bool], Iterable[Finding]],
-    code: str,
-    section: Section | None,
-    written: Sequence[str],
-    rendered: Rendered | None,
-) -> None:
-    tree = compose(_source(section, written, rendered)) if section else None
-    loose = tree is not None and bool(tree.value["workflow"].get("tasks"))
-    found = list(itertools.islice(check(loose), MAX_PROBLEMS))
-    if not found:
+def refuse(find: Callable[[Callable[[TaskSpec], Path]], Iterable[Finding]], code: str, file: Written | None) -> None:
+    """Raises `SpecError` for what `find` finds, each at its place where there is a file. `find` is given the place of
+    each task in it."""
+    if file is None:
+        found = list(itertools.islice(find(lambda task: ("workflow", "tasks", task.name)), MAX_PROBLEMS))
+        if found:
+            raise SpecError([Problem(f.message, show_path(f.path), hint=f.hint) for f in found], code)
         return
-    if tree is None:
-        raise SpecError([Problem(f.message, show_path(f.path), hint=f.hint) for f in found], code)
-    raise SpecError([tree.problem(f.path, f.message, f.hint, key=f.key) for f in found], code)
+    tree = file.tree()
+    places = _places(tree)
+    found = list(itertools.islice(find(lambda t: places.get(_origin(t), ("workflow",))), MAX_PROBLEMS))
+    if found:
+        raise SpecError([tree.problem(f.path, f.message, f.hint, key=f.key) for f in found], code)
+
+
+def refuse_credentials(spec: WorkflowSpec, known: Mapping[str, frozenset[str]], file: Written | None = None) -> None:
+    """Raises `SpecError` for credentials that nobody has."""
+    refuse(lambda where: missing_credentials(spec, known, where), "CREDENTIAL", file)
+
+
+def refuse_datasets(spec: WorkflowSpec, reads: Trouble, writes: Trouble, file: Written | None = None) -> None:
+    """Raises `SpecError` for datasets that cannot be read or written."""
+    refuse(lambda where: missing_datasets(spec, reads, writes, where), "USAGE", file)
+
+
+def _origin(task: TaskSpec) -> str:
+    return task.sweep.name if task.sweep else task.name
+
+
+def _places(tree: Tree) -> Mapping[str, Path]:
+    """By name, where each task stands in the file."""
+    section = tree.value["workflow"]
+    found: dict[str, Path] = {}
+    for number, task in enumerate(section.get("tasks") or ()):
+        found[str(task.get("name"))] = ("workflow", "tasks", number)
+    for number, group in enumerate(section.get("groups") or ()):
+        for index, task in enumerate(group.get("tasks") or ()):
+            found[str(task.get("name"))] = ("workflow", "groups", number, "tasks", index)
+    return found
 
 
 def validate(spec: WorkflowSpec) -> tuple[Problem, ...]:

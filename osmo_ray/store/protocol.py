@@ -28,6 +28,10 @@ class LeaseLost(StoreError):
     """Another holder has the lease now; whatever was about to be written was not."""
 
 
+class Conflicted(StoreError):
+    """Somebody else wrote first; nothing was written. Read it again and decide anew."""
+
+
 class StorageFull(StoreError):
     """The disk of the database is full (or nearly so); nothing was written."""
 
@@ -353,6 +357,35 @@ class Texts:
 
 
 @dataclass(frozen=True, slots=True)
+class Config:
+    """One revision of one type of configuration. `body` is the whole type, `name` what of it was changed, or empty."""
+
+    type: str
+    revision: int
+    body: Mapping[str, object]
+    user: str
+    at: float
+    name: str = ""
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    deleted: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigQuery:
+    """Which revisions; times are seconds since the epoch, 0.0 for any."""
+
+    types: tuple[str, ...] = ()
+    name: str = ""
+    revision: int = 0
+    after: float = 0.0
+    before: float = 0.0
+    offset: int = 0
+    limit: int = 20
+    descending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     """A registered cluster. `sealed` is its kubeconfig as a vault sealed it, in base64; `settings` is JSON that
     `control.clusters` understands."""
@@ -612,6 +645,21 @@ class Store(Protocol):
 
     def readers(self, bucket: str, name: str, version: int | None = None, limit: int = 1000) -> Sequence[DatasetRead]:
         """Who reads a dataset (in one version), newest first."""
+        ...
+
+    # -- configuration
+    def config(self, type: str, revision: int = 0) -> Config | None:
+        """The newest revision of a type, or this one."""
+        ...
+
+    def save_config(self, config: Config) -> int:
+        """Add a revision, which has to be the next one. Raises `Conflicted`."""
+        ...
+
+    def config_history(self, query: ConfigQuery) -> Sequence[Config]: ...
+
+    def mark_config(self, type: str, revision: int, *, deleted_by: str = "", tags: Sequence[str] | None = None) -> bool:
+        """Hide a revision from the history, or give it other tags; False if there is none."""
         ...
 
     # -- notices

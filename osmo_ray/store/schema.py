@@ -22,7 +22,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0007"
+REVISION = "0008"
 """The newest migration; the code works with this one only."""
 
 metadata = MetaData(
@@ -433,3 +433,19 @@ output_uses = Table(
     Index(None, "source_uuid"),
 )
 """Workflows whose outputs another one reads or has as its own; they stay as long as that one does."""
+
+configs = Table(
+    "configs",
+    metadata,
+    Column("type", Text, primary_key=True),
+    Column("revision", Integer, primary_key=True, autoincrement=False),
+    text("name"),
+    text("body"),
+    text("user_name"),
+    double("at"),
+    text("description"),
+    text("tags"),
+    text("deleted"),
+    Index(None, "at"),
+)
+"""Every revision of every type of configuration, whole, as JSON; `deleted` names who hid it from the history."""

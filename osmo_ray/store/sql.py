@@ -15,6 +15,7 @@ from osmo_ray.store.apps import Apps
 from osmo_ray.store.around import Around
 from osmo_ray.store.caching import Caching
 from osmo_ray.store.clusters import Clusters
+from osmo_ray.store.configs import Configs
 from osmo_ray.store.credentials import Credentials
 from osmo_ray.store.database import Database
 from osmo_ray.store.datasets import Datasets
@@ -26,7 +27,9 @@ from osmo_ray.store.sessions import Sessions
 from osmo_ray.store.writing import Writing
 
 
-class SqlStore(Writing, Reading, Around, Apps, Credentials, Datasets, Notices, Identity, Sessions, Clusters, Caching):
+class SqlStore(
+    Writing, Reading, Around, Apps, Credentials, Datasets, Notices, Identity, Sessions, Clusters, Caching, Configs
+):
     """State of one platform. May be used by many threads at once, and by many processes on one URL.
 
     `url` is `sqlite:////path/osmo.db` or `postgresql://user@host/database`. `disk_reserve` is the free space, in
