@@ -46,7 +46,7 @@ Beside = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 _PARTS = (
     *(auth, users, workflows, streams, tasks, pools, profile, credentials, apps, outputs, code, extra, inside),
-    *(backends, configs, datasets, buckets, page),
+    *(backends, datasets, buckets, configs, page),
 )
 
 

@@ -162,8 +162,13 @@ def _on_nodes(
 
 
 def _asked(one: ResourceSpec) -> Mapping[str, Any]:
-    found = {"CPU": one.cpu, "GPU": one.gpu, "MEMORY": one.memory, "STORAGE": one.storage}
-    return {name: value for name, value in found.items() if value is not None}
+    """What the request says, else what a task gets that says nothing."""
+    return {
+        "CPU": 1 if one.cpu is None else one.cpu,
+        "GPU": one.gpu or 0,
+        "MEMORY": one.memory or "1Gi",
+        "STORAGE": one.storage or "1Gi",
+    }
 
 
 def _has(node: NodeReport) -> Mapping[str, Any]:

@@ -386,14 +386,16 @@ Trouble = Mapping[str, tuple[str, str]]
 
 def datasets(spec: WorkflowSpec, reads: Trouble, writes: Trouble, where: Callable[[TaskSpec], Path]) -> Findings:
     """Datasets that cannot be read or written, each at its place."""
-    for task in (task for group in spec.groups for task in group.tasks):
-        for index, wanted in enumerate(task.inputs):
-            if isinstance(wanted, DatasetInput) and wanted.name in reads:
-                yield Finding((*where(task), "inputs", index, "dataset", "name"), *reads[wanted.name])
-        for index, output in enumerate(task.outputs):
-            if isinstance(output, DatasetOutput | UpdateDatasetOutput) and output.name in writes:
-                kind = "dataset" if isinstance(output, DatasetOutput) else "update_dataset"
-                yield Finding((*where(task), "outputs", index, kind, "name"), *writes[output.name])
+    for group in spec.groups:
+        for task in group.tasks:
+            at = where(task)
+            for index, wanted in enumerate(task.inputs):
+                if isinstance(wanted, DatasetInput) and wanted.name in reads:
+                    yield Finding((*at, "inputs", index, "dataset", "name"), *reads[wanted.name])
+            for index, output in enumerate(task.outputs):
+                if isinstance(output, DatasetOutput | UpdateDatasetOutput) and output.name in writes:
+                    kind = "dataset" if isinstance(output, DatasetOutput) else "update_dataset"
+                    yield Finding((*at, "outputs", index, kind, "name"), *writes[output.name])
 
 
 def _credentials(at: Path, task: TaskSpec) -> Findings:

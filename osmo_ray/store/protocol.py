@@ -634,19 +634,6 @@ class Store(Protocol):
         """What was removed; None when there was none."""
         ...
 
-    # -- datasets
-    def pin(self, reads: Sequence[DatasetRead]) -> Sequence[DatasetRead]:
-        """Fix what one reference of one group means, or learn what it was fixed to before."""
-        ...
-
-    def pins(self, group_uuid: str) -> Sequence[DatasetRead]:
-        """All that is fixed for a group."""
-        ...
-
-    def readers(self, bucket: str, name: str, version: int | None = None, limit: int = 1000) -> Sequence[DatasetRead]:
-        """Who reads a dataset (in one version), newest first."""
-        ...
-
     # -- configuration
     def config(self, type: str, revision: int = 0) -> Config | None:
         """The newest revision of a type, or this one."""
@@ -660,6 +647,19 @@ class Store(Protocol):
 
     def mark_config(self, type: str, revision: int, *, deleted_by: str = "", tags: Sequence[str] | None = None) -> bool:
         """Hide a revision from the history, or give it other tags; False if there is none."""
+        ...
+
+    # -- datasets
+    def pin(self, reads: Sequence[DatasetRead]) -> Sequence[DatasetRead]:
+        """Fix what one reference of one group means, or learn what it was fixed to before."""
+        ...
+
+    def pins(self, group_uuid: str) -> Sequence[DatasetRead]:
+        """All that is fixed for a group."""
+        ...
+
+    def readers(self, bucket: str, name: str, version: int | None = None, limit: int = 1000) -> Sequence[DatasetRead]:
+        """Who reads a dataset (in one version), newest first."""
         ...
 
     # -- notices
