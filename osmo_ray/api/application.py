@@ -25,6 +25,7 @@ from osmo_ray.api.routes import (
     code,
     configs,
     credentials,
+    datasets,
     extra,
     inside,
     outputs,
@@ -45,7 +46,7 @@ Beside = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 _PARTS = (
     *(auth, users, workflows, streams, tasks, pools, profile, credentials, apps, outputs, code, extra, inside),
-    *(backends, buckets, configs, page),
+    *(backends, datasets, buckets, configs, page),
 )
 
 

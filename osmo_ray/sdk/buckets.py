@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from osmo_ray.data.names import Reference, parse_reference
@@ -36,19 +36,22 @@ class Opened:
     user: str
 
 
-def opened(client: Client, name: str, *, write: bool = False) -> Opened:
-    """The bucket itself. Keys of S3, Azure and Google come from where their libraries look. Raises `ClientError`."""
+def opened(client: Client, name: str, *, write: bool = False, through: Any = None) -> Opened:
+    """The bucket itself; `through` may wrap its store. Keys of S3, Azure and Google come from where their libraries
+    look. Raises `ClientError`."""
     from osmo_ray.objects.datasets.bucket import open_bucket
 
     told = client.http.json("POST" if write else "GET", f"/api/x/bucket/{name}/access")
     url = str(told["url"])
-    if url.startswith("file:") and not Path(unquote(urlsplit(url).path)).parent.is_dir():
+    if url.startswith("file:") and not Path(unquote(urlsplit(url).path)).is_dir():
         raise ClientError(
             f"bucket {name} is a folder on the platform's host; reach it from there, or start the platform with "
             "--storage-gateway",
             status=400,
         )
-    return Opened(open_bucket(open_store(store_url(url)), cache=_cache()), str(told["user"]))
+    store = open_store(store_url(url))
+    bucket = open_bucket(through(store) if through else store, cache=_cache())
+    return Opened(bucket, str(told["user"]))
 
 
 def _cache() -> Path:

@@ -65,6 +65,8 @@ def _entry(place: Place) -> BucketEntry:
 
 
 def _access(services: Services, place: Place, user: str, request: Request, verbs: str) -> BucketAccess:
+    if place.path.startswith("file:"):
+        services.buckets.open(place)  # so that a client on this host sees that it is on this host
     if not (place.inside and services.gateway_key and place.path.startswith("file:")):
         return BucketAccess(name=place.name, user=user, url=place.path)
     prefix, expires = f"{place.inside}/", time.time() + _ACCESS

@@ -49,13 +49,16 @@ def commit(
     *,
     base: Base | None = None,
     expect: int | None = None,
+    claimed: int | None = None,
 ) -> Version:
     """Publish a manifest whose chunks are with the sender. `draft` has everything but number, manifest and sums.
-    `expect` is the number it must get: then nothing is rebased. Raises `Conflict`."""
+    `expect` is the number it must get: then nothing is rebased. `claimed` is a number that was claimed for it, and
+    that nobody else takes. Raises `Conflict`."""
     seen: dict[int, Version] = {}
     for _ in range(_RACES):
         head = max(bucket.numbers(layout.versions(dataset)), default=0)
-        if expect is not None and head + 1 != expect:
+        number = claimed or max(head, *bucket.numbers(layout.claims(dataset)), 0) + 1
+        if expect is not None and number != expect:
             raise Conflict(f"version {expect} was wanted, the newest is {head}; look at it and decide again")
         if base is not None and head > base.number and head not in bucket.numbers(layout.deleted(dataset)):
             theirs = base.load(head)
@@ -64,7 +67,7 @@ def commit(
             sender.refresh()
             sender.carry(chunk_ids(table), Reader(bucket))
         sender.close()
-        version = _described(draft, table, head + 1, base)
+        version = _described(draft, table, number, base)
         # Whoever commits in between takes our number: then we come here once more, and see it.
         if draft.writer and (done := already(version, _others(bucket, dataset, seen))) is not None:
             return done
@@ -74,6 +77,8 @@ def commit(
         try:
             bucket.put(layout.numbered(layout.versions(dataset), version.number), dump_version(version))
         except AlreadyExists:
+            if claimed is not None:
+                raise Conflict(f"version {claimed} is there already; claim another number") from None
             continue
         return version
     raise Conflict(f"{_RACES} other writers were faster, one after another; try again when fewer write")
