@@ -53,6 +53,8 @@ class Settings:
     """How long a group may take from its placement to its first instruction."""
     cancel_grace: float = 30.0
     """How long work that is ended may go on after TERM, before KILL."""
+    timeouts: str = "per-workflow"
+    """What `timeout` of a workflow limits: the whole (`per-workflow`), or each of its groups (`per-group`)."""
     exec_timeout: float = 60 * 86400.0
     """How long a workflow may run, at most."""
     queue_timeout: float = 60 * 86400.0
@@ -140,7 +142,15 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     values["home"] = home
     base = Settings()
     changes: dict[str, Any] = {name: _convert(name, getattr(base, name), value) for name, value in values.items()}
-    return replace(base, **changes)
+    made = replace(base, **changes)
+    for name, choices in _CHOICES.items():
+        if getattr(made, name) not in choices:
+            told = f"setting {name!r}: {getattr(made, name)!r} is none of {', '.join(choices)}"
+            raise SettingsError(told)
+    return made
+
+
+_CHOICES = {"timeouts": ("per-workflow", "per-group")}
 
 
 def _file(path: Path) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def submit(services: Services, order: Order, links: Links) -> Submitted:
     spec, template, parent, done = _read(services, order)
     spec = spread_environment(spec, overlay_environment(order.environment))
     pool = grounds.configured(services, order.pool)
-    spec = grounds.prepared(services, pool, order.roles, spec, done.file if done else None)
+    spec = grounds.prepared(services, pool, order.roles, priority, spec, done.file if done else None)
     _limits(services, spec)
     _trusted(services, spec, order.pool)
     sources = _previous(services, spec)

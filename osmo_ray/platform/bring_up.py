@@ -140,6 +140,7 @@ def actor_settings(settings: Settings, head: str, cluster: Cluster) -> ActorSett
             platform_retries=settings.platform_retries,
             start_timeout=settings.start_timeout,
             grace=settings.cancel_grace,
+            timeouts=settings.timeouts,
             exit_actions={"RESCHEDULE": str(PREEMPTED)},
         ),
         rules=PoolRules(sandbox=Sandbox.AUTO, trusted=settings.ray_programs),
