@@ -198,13 +198,15 @@ def _previous(services: Services, spec: WorkflowSpec) -> tuple[str, ...]:
 def _credentials(services: Services, pool: str, user: str, spec: WorkflowSpec, done: Prepared | None) -> None:
     """What tasks name must be there now; a node gets it later, sealed until then."""
     tasks = [t for g in spec.groups for t in g.tasks]
-    points = next((t.name for t in tasks if t.checkpoint), "")
-    if points and backend_of(services, pool) != services.settings.backend:
-        raise ApiError(
-            f"Task {points} wants checkpoints, which tasks of pool {pool} cannot have yet: it is a registered "
-            "cluster's. Leave out `checkpoint`, or choose another pool.",
-            "USAGE",
-        )
+    if backend_of(services, pool) != services.settings.backend:
+        for field in ("checkpoint", "privileged", "host_network", "volume_mounts"):
+            if name := next((t.name for t in tasks if getattr(t, field)), ""):
+                shown = {"host_network": "hostNetwork", "volume_mounts": "volumeMounts"}.get(field, field)
+                raise ApiError(
+                    f"Task {name} asks for `{shown}`, which tasks of pool {pool} cannot have yet: it is a registered "
+                    "cluster's. Leave it out, or choose another pool.",
+                    "USAGE",
+                )
     named = [t for t in tasks if t.credentials]
     if named and backend_of(services, pool) != services.settings.backend:
         raise ApiError(

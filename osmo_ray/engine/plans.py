@@ -34,6 +34,7 @@ from osmo_ray.spec.model import (
     UrlOutput,
 )
 from osmo_ray.spec.quantity import to_bytes
+from osmo_ray.spec.tokens import Tokens, expand
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,8 @@ def _attempt(
         storage=asked.storage,
         sandbox=sandbox,
         network="node" if spread or task.host_network else "private",
+        mounts=task.volume_mounts,
+        privileged=task.privileged,
         barrier=barrier,
         restart=state.restarts,
         go=not barrier or group.released >= state.restarts,
@@ -143,7 +146,7 @@ def _input(workflow: Workflow, wanted: Input, rules: PoolRules) -> InputPlan:
     if isinstance(wanted, TaskInput):
         return InputPlan("prefix", source(workflow, wanted, rules.external), wanted.task, wanted.regex)
     if isinstance(wanted, UrlInput):
-        return InputPlan("url", wanted.url, regex=wanted.regex)
+        return InputPlan("url", _named(workflow, wanted.url), regex=wanted.regex)
     if isinstance(wanted, CodeInput):
         return InputPlan("prefix", code_prefix(wanted.digest))
     return InputPlan("dataset", wanted.name, wanted.name, wanted.regex)
@@ -162,7 +165,7 @@ def source(workflow: Workflow, wanted: TaskInput, external: Mapping[tuple[str, s
 
 
 def _outputs(workflow: Workflow, group: Group, task: TaskSpec, state: Task) -> tuple[OutputPlan, ...]:
-    plans = [_output(one) for one in task.outputs]
+    plans = [_output(workflow, one) for one in task.outputs]
     if group.downstream or not task.outputs:
         plans.append(OutputPlan("prefix", output_prefix(workflow, state)))
     elif task.kpis:
@@ -171,10 +174,15 @@ def _outputs(workflow: Workflow, group: Group, task: TaskSpec, state: Task) -> t
     return tuple(plans)
 
 
-def _output(output: Output) -> OutputPlan:
+def _named(workflow: Workflow, url: str) -> str:
+    """A URL with the workflow's id in it where it says so; no other token means anything outside the task."""
+    return expand(url, Tokens(workflow.id, "{{output}}"))
+
+
+def _output(workflow: Workflow, output: Output) -> OutputPlan:
     """What goes out beside the platform's own copy. Where datasets lie is put in when the plan is sent."""
     if isinstance(output, UrlOutput):
-        return OutputPlan("url", output.url, output.regex)
+        return OutputPlan("url", _named(workflow, output.url), output.regex)
     if isinstance(output, DatasetOutput):
         paths = (output.path,) if output.path else ()
         return OutputPlan(

@@ -36,7 +36,7 @@ _PARTS = {
     "checkpoints": CheckpointPlan,
     "kpis": KpiPlan,
 }
-_TUPLES = ("argv", "peers", "requirements")
+_TUPLES = ("argv", "peers", "requirements", "mounts")
 _JOB_TUPLES = ("gpus", "engine_global", "engine_run")
 
 

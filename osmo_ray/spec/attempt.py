@@ -170,6 +170,9 @@ class AttemptPlan:
     sandbox: Sandbox = Sandbox.AUTO
     network: str = "private"
     """`private`: an address of its own; `node`: the node's network, when a group spans several nodes."""
+    mounts: tuple[str, ...] = ()
+    """`source[:target]`: what of the node the task sees and may write; the pool allowed it."""
+    privileged: bool = False
     barrier: bool = False
     """The command waits for `go` after the inputs are there."""
     restart: int = 0

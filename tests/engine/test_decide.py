@@ -16,7 +16,7 @@ from osmo_ray.engine.plans import PoolRules, group_plan
 from osmo_ray.engine.status import TaskStatus as S
 from osmo_ray.engine.status import WorkflowStatus as W
 from osmo_ray.spec.attempt import AttemptKey, Observation, Phase
-from osmo_ray.spec.model import GroupSpec, Priority, TaskInput, TaskSpec, WorkflowSpec
+from osmo_ray.spec.model import GroupSpec, Priority, TaskInput, TaskSpec, UrlInput, UrlOutput, WorkflowSpec
 from osmo_ray.spec.reason import Reason
 
 
@@ -281,3 +281,18 @@ def test_the_same_event_twice_changes_nothing():
 def test_a_late_earlier_phase_does_not_go_back():
     run = Run(loose(task("a"))).place("a").see("a", Phase.RUNNING).see("a", Phase.ACCEPTED)
     assert run.task("a").status is S.RUNNING
+
+
+def test_urls_carry_the_workflow_that_they_name():
+    spec = loose(
+        replace(
+            task("a"),
+            inputs=(UrlInput("s3://b/{{workflow_id}}/in"),),
+            outputs=(UrlOutput("s3://b/{{workflow_id}}/{{output}}"),),
+        )
+    )
+    run = Run(spec).place("a")
+    (attempt,) = group_plan(run.workflow, run.group_of("a"), PoolRules()).attempts
+    id = run.workflow.id
+    assert attempt.inputs[0].source == f"s3://b/{id}/in"
+    assert attempt.outputs[0].target == f"s3://b/{id}/{{{{output}}}}"
