@@ -224,3 +224,19 @@ def test_the_example_runs(platform: Platform) -> None:
     made = Dataset(bucket(platform), "sorted")
     assert made.metadata() == {"files": 2}
     assert made.version().lineage.inputs == ("default/numbers:1",)
+
+
+def test_tutorials_with_datasets_run_unchanged(platform: Platform, tutorials: Path, tmp_path: Path) -> None:
+    def run(name: str) -> str:
+        id = platform.submit((tutorials / f"{name}.yaml").read_text())
+        assert platform.wait(id) == "COMPLETED", platform.cli("workflow", "logs", id).stdout
+        return id
+
+    run("dataset_upload")
+    assert len([e for e in Dataset(bucket(platform), "my_dataset").entries() if e.path.startswith(b"data/file_")]) == 10
+    assert "Sample data 1" in lines(platform, run("dataset_download"), "process-data")
+    Dataset(bucket(platform), "large_dataset", create=True).upload(
+        [tree(tmp_path / "l", **{"a.txt": "1", "b.bin": "2"})]
+    )
+    assert "large_dataset" in "\n".join(lines(platform, run("data_filter"), "selective-download"))
+    assert not (platform.home / "storage/buckets/default/names/output_dataset").exists(), "nothing matched"
