@@ -13,7 +13,7 @@ from osmo_ray.objects import open_store
 from osmo_ray.objects.datasets import Dataset, open_bucket
 from osmo_ray.objects.datasets.bucket import Bucket
 from osmo_ray.objects.datasets.dataset import About
-from tests.e2e.harness import Platform, until
+from tests.e2e.harness import ROOT, Platform, until
 
 pytestmark = pytest.mark.ray
 
@@ -90,6 +90,9 @@ def test_a_workflow_reads_makes_and_updates_datasets(platform: Platform, tmp_pat
     assert pets.metadata("best") == {"quality": {"score": 7}} and pets.labels() == {"kind": "pets"}
     assert (made.lineage.workflow, made.lineage.task, made.lineage.image) == (id, "use", "ubuntu")
     assert made.lineage.inputs == ("default/cats:1", "default/dogs:1")
+    found = json.loads(platform.cli("dataset", "lineage", "cats", "-t", "json").stdout)
+    assert [(r["workflow"], r["version"]) for r in found["read"]] == [(id, "1")] * 2
+    assert [m["workflow"] for m in found["made"]] == ["", id]
     cats = Dataset(there, "cats")
     assert [e.path for e in cats.entries("2")] == [b"a", b"b", b"logs", b"logs/two.log"]
     assert cats.version("2").parent == 1
@@ -211,3 +214,29 @@ def test_the_agent_dies_while_an_output_is_uploaded(platform: Platform) -> None:
     versions = Dataset(bucket(platform), "large").versions()
     assert [(v.number, v.files, v.size) for v in versions] == [(1, 1, 300_000_000)]
     assert len([t for g in platform.query(id)["groups"] for t in g["tasks"]]) == 1, "it did not run again"
+
+
+def test_the_example_runs(platform: Platform) -> None:
+    told = platform.cli("workflow", "submit", str(ROOT / "examples/dataset/sort.yaml"), "--format-type", "json").stdout
+    id = str(json.loads(told)["name"])
+    assert platform.wait(id) == "COMPLETED", platform.cli("workflow", "logs", id).stdout
+    assert lines(platform, id, "check") == ["4"]
+    made = Dataset(bucket(platform), "sorted")
+    assert made.metadata() == {"files": 2}
+    assert made.version().lineage.inputs == ("default/numbers:1",)
+
+
+def test_tutorials_with_datasets_run_unchanged(platform: Platform, tutorials: Path, tmp_path: Path) -> None:
+    def run(name: str) -> str:
+        id = platform.submit((tutorials / f"{name}.yaml").read_text())
+        assert platform.wait(id) == "COMPLETED", platform.cli("workflow", "logs", id).stdout
+        return id
+
+    run("dataset_upload")
+    assert len([e for e in Dataset(bucket(platform), "my_dataset").entries() if e.path.startswith(b"data/file_")]) == 10
+    assert "Sample data 1" in lines(platform, run("dataset_download"), "process-data")
+    Dataset(bucket(platform), "large_dataset", create=True).upload(
+        [tree(tmp_path / "l", **{"a.txt": "1", "b.bin": "2"})]
+    )
+    assert "large_dataset" in "\n".join(lines(platform, run("data_filter"), "selective-download"))
+    assert not (platform.home / "storage/buckets/default/names/output_dataset").exists(), "nothing matched"
