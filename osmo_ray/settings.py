@@ -49,6 +49,10 @@ class Settings:
     """The user's retry budget per task (`exitActions: RESCHEDULE`)."""
     max_tasks: int = 2000
     """Tasks per workflow."""
+    max_user_workflows: int = 0
+    """Workflows of one user that have not finished; 0: any number."""
+    max_user_tasks: int = 0
+    """Tasks in them; 0: any number."""
     start_timeout: float = 1800.0
     """How long a group may take from its placement to its first instruction."""
     cancel_grace: float = 30.0

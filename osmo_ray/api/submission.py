@@ -23,13 +23,14 @@ from osmo_ray.api.views import Links
 from osmo_ray.engine.admit import admit
 from osmo_ray.engine.model import Decision, Workflow
 from osmo_ray.engine.rerun import CannotRerun, failed_part, part_from
+from osmo_ray.engine.status import WORKFLOW_ALIVE
 from osmo_ray.providers.template import Prepared, prepare
 from osmo_ray.spec.dump import to_yaml
 from osmo_ray.spec.model import CodeInput, Priority, TaskInput, WorkflowSpec
 from osmo_ray.spec.quantity import show_bytes
 from osmo_ray.spec.reader import read, refuse_credentials, spread_environment
 from osmo_ray.spec.template import overlay_environment
-from osmo_ray.store.protocol import AppUse, Texts
+from osmo_ray.store.protocol import AppUse, Texts, WorkflowQuery
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ def submit(services: Services, order: Order, links: Links) -> Submitted:
     needs.check(services, order.pool, order.user, spec, done, validating=order.validation_only)
     if order.validation_only:
         return Submitted(name=spec.name, logs="Workflow validation succeeded.")
+    _user_limits(services, order.user, spec)
     _disk(services)
     texts = Texts(to_yaml(spec), template, app=order.app, sources=sources, code=archives)
     name = _store(services, order, spec, texts, priority, parent, grounds.limits(services, pool, spec))
@@ -166,6 +168,22 @@ def _limits(services: Services, spec: WorkflowSpec) -> None:
     most = services.settings.max_tasks
     if tasks > most:
         raise ApiError(f"The workflow has {tasks} tasks, at most {most} are allowed (setting max_tasks).", "USAGE")
+
+
+def _user_limits(services: Services, user: str, spec: WorkflowSpec) -> None:
+    """What one user may have unfinished at once. Two submissions at the same moment may both be let in."""
+    workflows, tasks = services.settings.max_user_workflows, services.settings.max_user_tasks
+    if not workflows and not tasks:
+        return
+    query = WorkflowQuery(users=(user,), statuses=tuple(s.value for s in WORKFLOW_ALIVE), limit=10_000)
+    alive, _ = services.store.list_workflows(query)
+    if workflows and len(alive) >= workflows:
+        told = f"{user} has {len(alive)} unfinished workflows, at most {workflows} are allowed"
+        raise ApiError(f"{told} (setting max_user_workflows); wait for one, or cancel one.", "SUBMISSION")
+    mine = sum(row.tasks for row in alive) + sum(len(g.tasks) for g in spec.groups)
+    if tasks and mine > tasks:
+        told = f"{user} would have {mine} tasks in unfinished workflows, at most {tasks} are allowed"
+        raise ApiError(f"{told} (setting max_user_tasks).", "SUBMISSION")
 
 
 def _trusted(services: Services, spec: WorkflowSpec, pool: str) -> None:

@@ -394,6 +394,19 @@ def test_a_sweep_is_looked_at_and_canceled_as_one(world: World, client: TestClie
     assert client.get(f"/api/x/workflow/{completed(world)}/sweeps").json() == {"sweeps": []}
 
 
+def test_one_user_may_have_so_much_unfinished_and_no_more(world: World) -> None:
+    def refused(**settings: int) -> str:
+        with world.client(**settings) as client:
+            reply = client.post("/api/pool/default/workflow", json={"file": HELLO}, headers={"x-osmo-user": "ann"})
+        return "" if reply.status_code == 200 else str(reply.json()["message"])
+
+    first = completed(world)
+    assert "has 1 unfinished workflows, at most 1" in refused(max_user_workflows=1)
+    assert "would have 5 tasks in unfinished workflows, at most 4" in refused(max_user_workflows=2, max_user_tasks=4)
+    assert refused(max_user_workflows=2, max_user_tasks=5) == ""
+    assert world.store.find(first) is not None
+
+
 def test_what_others_read_is_not_deleted_under_them(world: World, client: TestClient) -> None:
     name = completed(world, "a", "b", "c")
     sent_again(world, client, name, from_task="c")
