@@ -11,7 +11,7 @@ from osmo_ray.api.services import Services
 from osmo_ray.control.clusters import Registration
 from osmo_ray.spec import demands, pools
 from osmo_ray.spec.attempt import NodeReport
-from osmo_ray.spec.model import WorkflowSpec
+from osmo_ray.spec.model import Priority, WorkflowSpec
 from osmo_ray.spec.pools import PlatformSpec, PoolSpec, Rule
 from osmo_ray.spec.reader import Written, refuse
 
@@ -57,8 +57,22 @@ def validations(services: Services) -> Mapping[str, tuple[Rule, ...]]:
     return {name: pools.rules_from_json(name, value) for name, value in written.body.items()} if written else {}
 
 
+def share(services: Services, pool: str) -> tuple[float, float, float] | None:
+    """(guarantee, maximum, weight) of GPUs of a pool's queue; None where there are no quotas for it."""
+    quota = services.quota.snapshot() if services.quota else None
+    if quota is None:
+        return None
+    name = quota.resolve(pool)
+    return next((q.gpu for q in quota.queues if q.name == name), None)
+
+
 def prepared(
-    services: Services, found: PoolSpec, roles: Collection[str], spec: WorkflowSpec, file: Written | None
+    services: Services,
+    found: PoolSpec,
+    roles: Collection[str],
+    priority: Priority,
+    spec: WorkflowSpec,
+    file: Written | None,
 ) -> WorkflowSpec:
     """The workflow with the pool's defaults put in. Raises `SpecError` for what the pool refuses, each at its place,
     and `ApiError` while the pool is in maintenance."""
@@ -66,6 +80,9 @@ def prepared(
         raise ApiError(f"Pool {found.name} is in maintenance; only administrators submit to it now.", "USER")
     filled = demands.with_defaults(spec, found)
     ground = _ground(services, found, {one.platform for one in filled.resources.values() if one.platform})
+    gpus = share(services, found.name) if priority is not Priority.LOW else None
+    if gpus is not None and gpus[0] >= 0:
+        ground = replace(ground, guarantee=gpus[0])
     refuse(lambda where: demands.check(filled, ground, where), "RESOURCE", file)
     return filled
 

@@ -13,7 +13,7 @@ from dataclasses import KW_ONLY, dataclass
 
 import yaml
 
-from osmo_ray.api import grounds
+from osmo_ray.api import grounds, needs
 from osmo_ray.api.clusters import backend_of, pools
 from osmo_ray.api.errors import ApiError, not_found
 from osmo_ray.api.routes import code, credentials
@@ -66,12 +66,13 @@ def submit(services: Services, order: Order, links: Links) -> Submitted:
     spec, template, parent, done = _read(services, order)
     spec = spread_environment(spec, overlay_environment(order.environment))
     pool = grounds.configured(services, order.pool)
-    spec = grounds.prepared(services, pool, order.roles, spec, done.file if done else None)
+    spec = grounds.prepared(services, pool, order.roles, priority, spec, done.file if done else None)
     _limits(services, spec)
     _trusted(services, spec, order.pool)
     sources = _previous(services, spec)
     archives = _sent(services, spec)
     _credentials(services, order.pool, order.user, spec, done)
+    needs.check(services, order.pool, order.user, spec, done, validating=order.validation_only)
     if order.validation_only:
         return Submitted(name=spec.name, logs="Workflow validation succeeded.")
     _disk(services)
@@ -197,13 +198,15 @@ def _previous(services: Services, spec: WorkflowSpec) -> tuple[str, ...]:
 def _credentials(services: Services, pool: str, user: str, spec: WorkflowSpec, done: Prepared | None) -> None:
     """What tasks name must be there now; a node gets it later, sealed until then."""
     tasks = [t for g in spec.groups for t in g.tasks]
-    points = next((t.name for t in tasks if t.checkpoint), "")
-    if points and backend_of(services, pool) != services.settings.backend:
-        raise ApiError(
-            f"Task {points} wants checkpoints, which tasks of pool {pool} cannot have yet: it is a registered "
-            "cluster's. Leave out `checkpoint`, or choose another pool.",
-            "USAGE",
-        )
+    if backend_of(services, pool) != services.settings.backend:
+        for field in ("checkpoint", "privileged", "host_network", "volume_mounts"):
+            if name := next((t.name for t in tasks if getattr(t, field)), ""):
+                shown = {"host_network": "hostNetwork", "volume_mounts": "volumeMounts"}.get(field, field)
+                raise ApiError(
+                    f"Task {name} asks for `{shown}`, which tasks of pool {pool} cannot have yet: it is a registered "
+                    "cluster's. Leave it out, or choose another pool.",
+                    "USAGE",
+                )
     named = [t for t in tasks if t.credentials]
     if named and backend_of(services, pool) != services.settings.backend:
         raise ApiError(

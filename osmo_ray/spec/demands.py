@@ -14,7 +14,7 @@ from typing import Any
 
 from osmo_ray.spec.attempt import NodeReport
 from osmo_ray.spec.document import Path, suggest
-from osmo_ray.spec.model import ResourceSpec, TaskSpec, WorkflowSpec
+from osmo_ray.spec.model import GroupSpec, ResourceSpec, TaskSpec, WorkflowSpec
 from osmo_ray.spec.pools import PlatformSpec, PoolSpec, Rule
 from osmo_ray.spec.quantity import to_bytes
 from osmo_ray.spec.rules import Finding
@@ -41,6 +41,8 @@ class Ground:
     rules: Mapping[str, tuple[Rule, ...]]
     nodes: Sequence[NodeReport] = ()
     """Of this pool's backend."""
+    guarantee: float | None = None
+    """GPUs that work of this priority cannot exceed in one group; None for no limit."""
 
 
 def with_defaults(spec: WorkflowSpec, pool: PoolSpec) -> WorkflowSpec:
@@ -83,8 +85,10 @@ def check(spec: WorkflowSpec, ground: Ground, where: Callable[[TaskSpec], Path])
     """Everything that the pool refuses. `where` is the place of a task in the file."""
     for name, one in spec.resources.items():
         yield from _platform(("workflow", "resources", name), one, ground)
+        yield from _topology(("workflow", "resources", name, "topology"), one, ground)
     told: set[tuple[str, str]] = set()
     for group in spec.groups:
+        yield from _guarantee(group, spec, ground, where)
         for task in group.tasks:
             one = spec.resources.get(task.resource, ResourceSpec())
             rights = ground.pool.platform(one.platform or "")
@@ -104,6 +108,28 @@ def _platform(at: Path, one: ResourceSpec, ground: Ground) -> Iterator[Finding]:
     elif ground.platforms and one.platform not in ground.platforms:
         hint = suggest(one.platform, ground.platforms) or f"platforms: {', '.join(sorted(ground.platforms))}"
         yield Finding((*at, "platform"), f"pool {pool!r} has no platform {one.platform!r}", hint, resource=True)
+
+
+def _topology(at: Path, one: ResourceSpec, ground: Ground) -> Iterator[Finding]:
+    known = ground.pool.topology
+    for index, wanted in enumerate(one.topology):
+        if wanted.key not in known:
+            hint = suggest(wanted.key, known) or f"keys of the pool: {', '.join(known) or 'none'}"
+            message = f"pool {ground.pool.name!r} has no topology key {wanted.key!r}"
+            yield Finding((*at, index, "key"), message, hint, resource=True)
+
+
+def _guarantee(
+    group: GroupSpec, spec: WorkflowSpec, ground: Ground, where: Callable[[TaskSpec], Path]
+) -> Iterator[Finding]:
+    """Work that is never asked to give way stays within what the pool is guaranteed, so more than that never starts."""
+    if ground.guarantee is None:
+        return
+    gpus = sum(spec.resources.get(task.resource, ResourceSpec()).gpu or 0 for task in group.tasks)
+    if gpus > ground.guarantee:
+        message = f"group {group.name!r} asks for {gpus} GPUs, and pool {ground.pool.name!r} is guaranteed "
+        hint = "submit it with --priority LOW: it may then borrow, and be preempted"
+        yield Finding(where(group.tasks[0]), f"{message}{ground.guarantee:g}", hint, resource=True)
 
 
 def _rights(at: Path, task: TaskSpec, rights: PlatformSpec, platform: str, pool: str) -> Iterator[Finding]:
@@ -162,8 +188,13 @@ def _on_nodes(
 
 
 def _asked(one: ResourceSpec) -> Mapping[str, Any]:
-    found = {"CPU": one.cpu, "GPU": one.gpu, "MEMORY": one.memory, "STORAGE": one.storage}
-    return {name: value for name, value in found.items() if value is not None}
+    """What the request says, else what a task gets that says nothing."""
+    return {
+        "CPU": 1 if one.cpu is None else one.cpu,
+        "GPU": one.gpu or 0,
+        "MEMORY": one.memory or "1Gi",
+        "STORAGE": one.storage or "1Gi",
+    }
 
 
 def _has(node: NodeReport) -> Mapping[str, Any]:

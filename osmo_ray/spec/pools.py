@@ -60,6 +60,8 @@ class PoolSpec:
     exit_actions: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, Any] = field(default_factory=dict)
     rules: tuple[str | Rule, ...] = ()
+    topology: Mapping[str, str] = field(default_factory=dict)
+    """Key -> label of a node, from coarse to fine."""
 
     def platform(self, name: str) -> PlatformSpec:
         return self.platforms.get(name, PlatformSpec())
@@ -112,6 +114,11 @@ class _Platform(_Model):
     resource_validations: list[str | _Rule] = []
 
 
+class _Topology(_Model):
+    key: str
+    label: str
+
+
 class _Pool(_Model):
     name: str = ""
     description: str = ""
@@ -125,6 +132,7 @@ class _Pool(_Model):
     default_exit_actions: dict[str, str] = {}
     common_default_variables: dict[str, str | int | float | None] = {}
     common_resource_validations: list[str | _Rule] = []
+    topology_keys: list[_Topology] = []
 
 
 class _Rules(_Model):
@@ -145,6 +153,7 @@ def from_json(name: str, value: object) -> PoolSpec:
         exit_actions={action.upper(): codes for action, codes in model.default_exit_actions.items()},
         variables=model.common_default_variables,
         rules=tuple(map(_rule, model.common_resource_validations)),
+        topology={one.key: one.label for one in model.topology_keys},
     )
     if made.default_platform and made.platforms and made.default_platform not in made.platforms:
         known = ", ".join(made.platforms)

@@ -41,8 +41,9 @@ from osmo_ray.spec.model import (
     UrlOutput,
     WorkflowSpec,
 )
-from osmo_ray.spec.rules import Finding, check
+from osmo_ray.spec.rules import Finding, Trouble, check
 from osmo_ray.spec.rules import credentials as missing_credentials
+from osmo_ray.spec.rules import datasets as missing_datasets
 from osmo_ray.spec.strict import extensions
 from osmo_ray.spec.template import Rendered
 
@@ -109,6 +110,11 @@ def refuse(find: Callable[[Callable[[TaskSpec], Path]], Iterable[Finding]], code
 def refuse_credentials(spec: WorkflowSpec, known: Mapping[str, frozenset[str]], file: Written | None = None) -> None:
     """Raises `SpecError` for credentials that nobody has."""
     refuse(lambda where: missing_credentials(spec, known, where), "CREDENTIAL", file)
+
+
+def refuse_datasets(spec: WorkflowSpec, reads: Trouble, writes: Trouble, file: Written | None = None) -> None:
+    """Raises `SpecError` for datasets that cannot be read or written."""
+    refuse(lambda where: missing_datasets(spec, reads, writes, where), "USAGE", file)
 
 
 def _origin(task: TaskSpec) -> str:

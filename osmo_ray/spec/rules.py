@@ -380,6 +380,24 @@ def credentials(spec: WorkflowSpec, known: Mapping[str, frozenset[str]], where: 
                             yield Finding((*place, variable), f"the credential {name!r} has no key {key!r}", hint)
 
 
+Trouble = Mapping[str, tuple[str, str]]
+"""Names of datasets as they are written, with what is wrong with each and what to do about it."""
+
+
+def datasets(spec: WorkflowSpec, reads: Trouble, writes: Trouble, where: Callable[[TaskSpec], Path]) -> Findings:
+    """Datasets that cannot be read or written, each at its place."""
+    for group in spec.groups:
+        for task in group.tasks:
+            at = where(task)
+            for index, wanted in enumerate(task.inputs):
+                if isinstance(wanted, DatasetInput) and wanted.name in reads:
+                    yield Finding((*at, "inputs", index, "dataset", "name"), *reads[wanted.name])
+            for index, output in enumerate(task.outputs):
+                if isinstance(output, DatasetOutput | UpdateDatasetOutput) and output.name in writes:
+                    kind = "dataset" if isinstance(output, DatasetOutput) else "update_dataset"
+                    yield Finding((*at, "outputs", index, kind, "name"), *writes[output.name])
+
+
 def _credentials(at: Path, task: TaskSpec) -> Findings:
     for name, wanted in task.credentials.items():
         place = (*at, "credentials", name)

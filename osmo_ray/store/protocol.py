@@ -223,6 +223,22 @@ class Credential:
 
 
 @dataclass(frozen=True, slots=True)
+class DatasetRead:
+    """A version that a group reads where its workflow names `reference`. `workflow` and `user` are filled in when it is
+    read back."""
+
+    workflow_uuid: str
+    group_uuid: str
+    reference: str
+    bucket: str
+    name: str
+    version: int
+    at: float
+    workflow: str = ""
+    user: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """A finished workflow whose user wants to hear of it by `channel` (`mail` or `hook`) and has not yet."""
 
@@ -631,6 +647,19 @@ class Store(Protocol):
 
     def mark_config(self, type: str, revision: int, *, deleted_by: str = "", tags: Sequence[str] | None = None) -> bool:
         """Hide a revision from the history, or give it other tags; False if there is none."""
+        ...
+
+    # -- datasets
+    def pin(self, reads: Sequence[DatasetRead]) -> Sequence[DatasetRead]:
+        """Fix what one reference of one group means, or learn what it was fixed to before."""
+        ...
+
+    def pins(self, group_uuid: str) -> Sequence[DatasetRead]:
+        """All that is fixed for a group."""
+        ...
+
+    def readers(self, bucket: str, name: str, version: int | None = None, limit: int = 1000) -> Sequence[DatasetRead]:
+        """Who reads a dataset (in one version), newest first."""
         ...
 
     # -- notices

@@ -22,7 +22,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0007"
+REVISION = "0008"
 """The newest migration; the code works with this one only."""
 
 metadata = MetaData(
@@ -315,6 +315,22 @@ credentials = Table(
     UniqueConstraint("user_name", "profile"),
 )
 """`sealed` is what a vault made of the values, in base64; `profile` is NULL, a registry's host or an endpoint."""
+
+dataset_reads = Table(
+    "dataset_reads",
+    metadata,
+    of_workflow(),
+    Column("group_uuid", Text, primary_key=True),
+    Column("reference", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    text("bucket"),
+    whole("version"),
+    double("at"),
+    Index(None, "bucket", "name", "version"),
+    Index(None, "workflow_uuid"),
+)
+"""Which version a group reads where its workflow says `reference`: fixed when the group is first sent, so that retries
+and all its tasks read the same one. A collection has a row for each member."""
 
 notices = Table(
     "notices",

@@ -95,6 +95,22 @@ def test_a_platform_without_nodes_and_a_pool_without_platform_say_so() -> None:
     assert "names no platform" in told(workflow(), value=nameless)[0]
 
 
+def test_topology_keys_are_the_pools() -> None:
+    keys = {**POOL, "topology_keys": [{"key": "zone", "label": "topology.kubernetes.io/zone"}]}
+    assert told(workflow("topology: [{key: zone}]"), node("n", 4 * GIB), value=keys) == []
+    (message,) = told(workflow("topology: [{key: zoen}]"), node("n", 4 * GIB), value=keys)
+    assert "default.topology.0.key: pool 'p' has no topology key 'zoen' did you mean 'zone'?" in message
+
+
+def test_a_group_beyond_the_guarantee_never_starts_so_it_is_refused() -> None:
+    pool = replace(pools.from_json("p", POOL), rules=())
+    ground = Ground(pool, frozenset(pool.platforms), {}, (), guarantee=3.0)
+    spec = demands.with_defaults(workflow("gpu: 4"), pool)
+    (found,) = demands.check(spec, ground, lambda task: ("workflow", "tasks", 0))
+    assert "asks for 4 GPUs, and pool 'p' is guaranteed 3" in found.message and "--priority LOW" in found.hint
+    assert not list(demands.check(spec, replace(ground, guarantee=4.0), lambda task: ()))
+
+
 def test_excluded_nodes_do_not_count() -> None:
     spec = workflow("memory: 3Gi, nodesExcluded: [n]")
     assert "no node of platform" in told(spec, node("n", 4 * GIB), node("m", 2 * GIB))[0]

@@ -29,6 +29,7 @@ from osmo_ray.api.nouns import (
     PoolWithUsage,
     Resource,
     ResourceList,
+    TopologyKey,
     Usage,
 )
 from osmo_ray.api.routes.common import Many, User
@@ -150,18 +151,9 @@ def _wanted(services: Services, names: list[str] | None) -> list[str]:
     return list(dict.fromkeys(names or pool_names(services)))
 
 
-def _share(services: Services, pool: str) -> tuple[float, float, float] | None:
-    """(guarantee, maximum, weight) of GPUs of a pool's queue; None where there are no quotas for it."""
-    quota = services.quota.snapshot() if services.quota else None
-    if quota is None:
-        return None
-    name = quota.resolve(pool)
-    return next((q.gpu for q in quota.queues if q.name == name), None)
-
-
 def pool_view(services: Services, pool: str, nodes: Sequence[NodeReport]) -> PoolView:
     """A pool as clients know it."""
-    share = _share(services, pool) or (UNLIMITED, UNLIMITED, 1.0)
+    share = grounds.share(services, pool) or (UNLIMITED, UNLIMITED, 1.0)
     guarantee, maximum, weight = (int(n) if n == int(n) else n for n in share)
     written = configured(services, pool)
     default, most = (grounds.limits(services, written, spec) for spec in (_NOTHING, _EVERYTHING))
@@ -180,6 +172,7 @@ def pool_view(services: Services, pool: str, nodes: Sequence[NodeReport]) -> Poo
         max_queue_timeout=show_seconds(most.queue_timeout),
         default_exit_actions=dict(written.exit_actions),
         resources=PoolShares(gpu=GpuShare(guarantee=guarantee, maximum=maximum, weight=weight)),
+        topology_keys=[TopologyKey(key=key, label=label) for key, label in written.topology.items()],
         platforms={name: _platform(written.platform(name)) for name in names},
     )
 
@@ -196,7 +189,7 @@ def _platform(found: PlatformSpec) -> PlatformView:
 
 def _limit(services: Services, pool: str, capacity: int) -> float:
     """GPUs that are the pool's own: its guarantee, or all there are."""
-    share = _share(services, pool)
+    share = grounds.share(services, pool)
     return float(capacity) if share is None or share[0] == UNLIMITED else share[0]
 
 
