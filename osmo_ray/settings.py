@@ -108,6 +108,22 @@ class Settings:
     """Whether that webhook may be plain http and in a private network."""
     public_url: str = ""
     """The platform's address in messages; empty: what `host` and `port` say."""
+    quota_source: str = "file"
+    """Where quotas come from: `file` (`quota.yaml` in `home`) or `runai` (Run:AI's REST API)."""
+    runai_url: str = ""
+    """The address of Run:AI's control plane, https."""
+    runai_client_id: str = ""
+    """An application there that may read projects and departments."""
+    runai_secret_file: str = ""
+    """A file that holds the application's secret."""
+    runai_cluster: str = ""
+    """The id of this cluster in Run:AI; empty: projects of all clusters, whose names must then differ."""
+    runai_node_pool: str = "default"
+    """The node pool whose quotas count here."""
+    runai_ranks: str = ""
+    """Priorities of Run:AI's ranks, as `NAME=NUMBER` with commas between them; those not listed are 100."""
+    runai_interval: float = 20.0
+    """Seconds between two readings of Run:AI, at least 1."""
     cpu: float = 0.0
     """Cores that workflows may use on this node; 0: what Ray found."""
     gpu: int = -1

@@ -28,7 +28,7 @@ from osmo_ray.backends.ray import inside, names
 from osmo_ray.objects import open_store
 from osmo_ray.providers import secrets
 from osmo_ray.providers.passes import Passes
-from osmo_ray.providers.quota import YamlQuota
+from osmo_ray.providers.quotas import open_quota, source_of
 from osmo_ray.providers.template import ProcessRenderer
 from osmo_ray.runtime import wakeup
 from osmo_ray.runtime.logs import stored_log
@@ -104,7 +104,7 @@ def services_from(settings: Settings) -> Services:
         figures=controller_figures,
         inside=agents,
         preview=agents.preview,
-        quota=YamlQuota(settings.home / "quota.yaml"),
+        quota=open_quota(source_of(settings)),
         vault=vault,
         passes=Passes(secrets.read_keys(key)),
         gateway_key=gateway_key(settings),
@@ -209,4 +209,15 @@ async def platform_parts() -> Mapping[str, Part]:
     return {
         "controller": Part(bool(health.leading), text, {"leading": health.leading, "epoch": health.epoch}),
         "nodes": Part(health.nodes > 0, f"{health.nodes} alive"),
+        "quotas": quota_part(health.quota_error, health.quota_queues),
     }
+
+
+def quota_part(error: str, queues: int | None) -> Part:
+    """Quotas in one line. Told, but never a reason to take the API away: it serves, and what was in force stays so."""
+    facts: dict[str, object] = {"queues": queues, "stale": bool(error), "error": error}
+    if not error:
+        return Part(True, "none set" if queues is None else f"{queues} queues", facts)
+    if queues is None:
+        return Part(True, f"NONE IN FORCE, work runs without: {error}", facts)
+    return Part(True, f"STALE, {f'{queues} queues stay in force' if queues else 'work waits'}: {error}", facts)

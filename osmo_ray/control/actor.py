@@ -32,7 +32,7 @@ from osmo_ray.logs import configure
 from osmo_ray.objects import open_store
 from osmo_ray.providers import secrets
 from osmo_ray.providers.buckets import Buckets
-from osmo_ray.providers.quota import YamlQuota
+from osmo_ray.providers.quotas import QuotaSource, open_quota
 from osmo_ray.runtime import wakeup
 from osmo_ray.spec.attempt import AttemptKey, LogChunk
 from osmo_ray.store.protocol import Cluster
@@ -53,6 +53,8 @@ class ActorSettings:
     notify: NoticeSettings | None = None
     buckets: Buckets | None = None
     log_level: str = "INFO"
+    quota: QuotaSource | None = None
+    """None: `quota.yaml` in the home."""
     pods_storage: str = ""
     """How pods of registered clusters reach the storage; empty: they cannot."""
 
@@ -69,6 +71,10 @@ class ControllerHealth:
     counts: dict[str, float]
     clusters: dict[str, str] = field(default_factory=dict)
     """Registered clusters, and why each does not answer now."""
+    quota_error: str = ""
+    """Why the newest answer about quotas could not be used."""
+    quota_queues: int | None = None
+    """Queues in force; None: nobody set quotas."""
 
 
 class ControllerActor:
@@ -96,6 +102,7 @@ class ControllerActor:
         def connected(cluster: Cluster) -> Backend:
             return connect(cluster, key, owner, settings.pods_storage)
 
+        self._quota = open_quota(settings.quota or QuotaSource(Path(settings.agents.home)))
         holder = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._controller = Controller(
             store,
@@ -108,7 +115,7 @@ class ControllerActor:
             notify=settings.notify,
             purse=Purse(store, secrets.load(secrets.key_file(Path(settings.agents.home)))),
             librarian=Librarian(store, settings.buckets) if settings.buckets else None,
-            quota=YamlQuota(Path(settings.agents.home) / "quota.yaml"),
+            quota=self._quota,
             clusters=Clusters(self._backends, connected),
         )
         bell = wakeup.listen(settings.agents.home)
@@ -127,7 +134,8 @@ class ControllerActor:
         self._loop.call_soon_threadsafe(self._controller.wake)
 
     async def health(self) -> ControllerHealth:
-        ledger = self._controller.ledger
+        ledger, quota = self._controller.ledger, self._quota
+        known = quota.snapshot()
         return ControllerHealth(
             self._controller.leading,
             ledger.lease.epoch if ledger.lease else 0,
@@ -136,6 +144,8 @@ class ControllerActor:
             sum(1 for n in self._controller.nodes if n.alive),
             dict(self._controller.counts),
             dict(self._backends.clusters),
+            quota.error,
+            len(known.queues) if known is not None else None,
         )
 
     async def logs(self, key: AttemptKey, node: str, offset: int, limit: int, wait: float) -> LogChunk:

@@ -48,6 +48,9 @@ class Queues:
     ) -> tuple[Mapping[str, list[Event]], Plan]:
         """One cycle: who is placed, who gives way to whom, and why the others wait."""
         snapshot = self.take(live, nodes, quota, now)
+        if not quota.queues:
+            plan = _unknown(snapshot, quota)
+            return _told(live, snapshot, plan), plan
         plan = self._planner.plan(snapshot)
         self._promised = plan.reserve
         return _told(live, snapshot, plan), plan
@@ -91,6 +94,13 @@ class Queues:
             seats=tuple(Seat(asked[t.uuid], t.node) for t in sitting),
             started=min(began) if began else None,
         )
+
+
+def _unknown(snapshot: Snapshot, quota: QuotaSnapshot) -> Plan:
+    """Quotas are wanted and not known yet: what runs goes on, what waits waits for them."""
+    sentence = f"quotas are not known yet: {quota.error}"
+    reason = Reason("QuotasUnknown", sentence, {}, "osmo status")
+    return Plan(hold={job.key: reason for job in snapshot.jobs if job.needs})
 
 
 def _queue(index: int, queue: QuotaQueue) -> Queue:

@@ -30,6 +30,7 @@ from osmo_ray.platform.files import Files
 from osmo_ray.platform.head import temp_folder
 from osmo_ray.providers import buckets
 from osmo_ray.providers.notify import Mail, Webhook
+from osmo_ray.providers.quotas import source_of
 from osmo_ray.runtime.options import Options
 from osmo_ray.settings import Settings, gateway_key
 from osmo_ray.spec.model import Sandbox
@@ -145,6 +146,7 @@ def actor_settings(settings: Settings, head: str, cluster: Cluster) -> ActorSett
         ),
         rules=PoolRules(sandbox=Sandbox.AUTO, trusted=settings.ray_programs),
         notify=notice_settings(settings),
+        quota=source_of(settings),
         log_level=settings.log_level,
         pods_storage=pods_storage(settings),
     )

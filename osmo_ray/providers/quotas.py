@@ -1,0 +1,69 @@
+"""Which source of quotas a platform uses, by its settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from osmo_ray.providers.quota import QuotaError, QuotaProvider, YamlQuota
+from osmo_ray.providers.quota_runai import RunaiScope, connect
+from osmo_ray.providers.runai_client import RunaiError
+from osmo_ray.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaSource:
+    """What a process needs to open the quotas; holds where the secret is, never the secret."""
+
+    home: Path
+    kind: str = "file"
+    url: str = ""
+    client_id: str = ""
+    secret_file: str = ""
+    cluster: str = ""
+    node_pool: str = "default"
+    ranks: str = ""
+    interval: float = 20.0
+
+
+def source_of(settings: Settings) -> QuotaSource:
+    """What the settings say of quotas."""
+    return QuotaSource(
+        settings.home,
+        settings.quota_source,
+        settings.runai_url,
+        settings.runai_client_id,
+        settings.runai_secret_file,
+        settings.runai_cluster,
+        settings.runai_node_pool,
+        settings.runai_ranks,
+        settings.runai_interval,
+    )
+
+
+def open_quota(source: QuotaSource) -> QuotaProvider:
+    """The provider. Raises `QuotaError` for settings that cannot work."""
+    if source.kind == "file":
+        return YamlQuota(source.home / "quota.yaml")
+    if source.kind != "runai":
+        raise QuotaError(f"setting quota_source is {source.kind!r}; it takes file or runai")
+    try:
+        secret = Path(source.secret_file).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise QuotaError(f"setting runai_secret_file {source.secret_file!r} cannot be read: {error}") from None
+    scope = RunaiScope(source.node_pool, source.cluster, _ranks(source.ranks), max(source.interval, 1.0))
+    try:
+        return connect(source.url, source.client_id, secret, scope)
+    except RunaiError as error:
+        raise QuotaError(str(error)) from None
+
+
+def _ranks(text: str) -> dict[str, int]:
+    found = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        name, _, value = part.partition("=")
+        try:
+            found[name.strip()] = int(value)
+        except ValueError:
+            raise QuotaError(f"setting runai_ranks: {part!r}; write NAME=NUMBER with commas between them") from None
+    return found
