@@ -198,7 +198,7 @@ def test_the_email_names_a_user_only_when_it_is_verified(site: Site) -> None:
 
 def test_a_browser_signs_in_looks_changes_and_signs_out(site: Site) -> None:
     with site.up(), Browser() as browser:
-        name = site.world.submit(user="bob") if site.world.services.provider is None else _submitted(site)
+        name = _submitted(site)
         page = f"{site.url}/workflows/{name}"
         first = browser.get(page)
         assert (first.status_code, first.headers["location"]) == (302, f"/api/x/login?next=/workflows/{name}")
