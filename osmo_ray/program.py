@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 Entry = tuple[str, "str | Mapping[str, Entry]"]
 _CLI = "osmo_ray.cli"
 _INSIDE = f"{_CLI}.inside"
+_DATA = f"{_CLI}.datasets"
 _PLATFORM = "osmo_ray.platform"
 
 RSYNC: Mapping[str, Entry] = {
@@ -51,6 +52,28 @@ APP: Mapping[str, tuple[str, str]] = {
     "delete": ("delete one version, or all", f"{_CLI}.app:DELETE"),
     "rename": ("give an app another name", f"{_CLI}.app:RENAME"),
 }
+DATASET: Mapping[str, Entry] = {
+    "upload": ("make a new version of files and folders", f"{_DATA}.files:UPLOAD"),
+    "download": ("fetch a version, or a collection", f"{_DATA}.files:DOWNLOAD"),
+    "update": ("make a new version of an old one", f"{_DATA}.files:UPDATE"),
+    "delete": ("delete a version, or all", f"{_DATA}.words:DELETE"),
+    "list": ("list datasets and collections", f"{_DATA}.words:LIST"),
+    "info": ("show a dataset with its versions", f"{_DATA}.words:INFO"),
+    "tag": ("set and delete tags of a version", f"{_DATA}.words:TAG"),
+    "label": ("set and delete labels of a dataset", f"{_DATA}.words:LABEL"),
+    "metadata": ("set and delete metadata of a version", f"{_DATA}.words:METADATA"),
+    "rename": ("give a dataset another name", f"{_DATA}.words:RENAME"),
+    "query": ("find datasets or versions by a query", f"{_DATA}.words:QUERY"),
+    "collect": ("make a collection of versions", f"{_DATA}.words:COLLECT"),
+    "recollect": ("change a collection", f"{_DATA}.words:RECOLLECT"),
+    "inspect": ("list the files of a version", f"{_DATA}.files:INSPECT"),
+    "checksum": ("print the checksum of files here", f"{_DATA}.files:CHECKSUM"),
+    "diff": ("compare two versions", f"{_DATA}.files:DIFF"),
+    "log": ("show what made each version", f"{_DATA}.files:LOG"),
+    "lineage": ("show what made versions and which workflows read them", f"{_DATA}.words:LINEAGE"),
+    "verify": ("read a bucket back and compare", f"{_DATA}.files:VERIFY"),
+    "gc": ("free what no version needs", f"{_DATA}.files:GC"),
+}
 VERBS: Mapping[str, Entry] = {
     "run": ("submit a workflow, watch it, and end with its verdict", f"{_CLI}.run:RUN"),
     "spec": ("print what a Python file means as YAML, or the JSON Schema of the language", f"{_CLI}.pyfiles:SPEC"),
@@ -78,6 +101,18 @@ VERBS: Mapping[str, Entry] = {
             "delete": ("remove one", f"{_CLI}.credential:DELETE"),
         },
     ),
+    "dataset": ("versioned sets of files", DATASET),
+    "data": (
+        "files at storage URLs",
+        {
+            "upload": ("copy there", f"{_DATA}.urls:UPLOAD"),
+            "download": ("copy from there", f"{_DATA}.urls:DOWNLOAD"),
+            "list": ("list what is there", f"{_DATA}.urls:LIST"),
+            "delete": ("delete it", f"{_DATA}.urls:DELETE"),
+            "check": ("try whether one may", f"{_DATA}.urls:CHECK"),
+        },
+    ),
+    "bucket": ("where datasets lie", {"list": ("list buckets", f"{_DATA}.words:BUCKETS")}),
     "app": ("workflow files with a name and versions", APP),
     "token": (
         "access tokens of your own",
@@ -97,6 +132,18 @@ VERBS: Mapping[str, Entry] = {
             "update": ("give and take roles", f"{_CLI}.user:UPDATE"),
             "delete": ("remove one, with all access tokens", f"{_CLI}.user:DELETE"),
             "roles": ("list the roles there are", f"{_CLI}.user:ROLES"),
+        },
+    ),
+    "config": (
+        "what administrators say of pools, requests and roles",
+        {
+            "show": ("print what holds", f"{_CLI}.config:SHOW"),
+            "update": ("write it from a file", f"{_CLI}.config:UPDATE"),
+            "delete": ("take back what was written of one", f"{_CLI}.config:DELETE"),
+            "history": ("list the changes", f"{_CLI}.config:HISTORY"),
+            "diff": ("compare two revisions", f"{_CLI}.config:DIFF"),
+            "rollback": ("make an old revision hold again", f"{_CLI}.config:ROLLBACK"),
+            "tag": ("set and delete tags of a revision", f"{_CLI}.config:TAG"),
         },
     ),
     "audit": ("who changed what", f"{_CLI}.user:AUDIT"),

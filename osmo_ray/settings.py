@@ -6,6 +6,7 @@ every key.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Mapping
@@ -52,6 +53,8 @@ class Settings:
     """How long a group may take from its placement to its first instruction."""
     cancel_grace: float = 30.0
     """How long work that is ended may go on after TERM, before KILL."""
+    timeouts: str = "per-workflow"
+    """What `timeout` of a workflow limits: the whole (`per-workflow`), or each of its groups (`per-group`)."""
     exec_timeout: float = 60 * 86400.0
     """How long a workflow may run, at most."""
     queue_timeout: float = 60 * 86400.0
@@ -60,6 +63,13 @@ class Settings:
     """Finished workflows, their logs and intermediate data are removed after this long."""
     disk_reserve: int = 512 << 20
     """Below this much free space in `home`, new work is refused."""
+    buckets: str = ""
+    """More buckets for datasets beside the built-in one: a mapping of names to `path` and more (docs/datasets.md); as
+    JSON where it is a variable."""
+    default_bucket: str = "default"
+    """The bucket of datasets that are named without one."""
+    dataset_cache: int = 50 << 30
+    """How much of a node's disk files of datasets may take, kept for the next task that reads them."""
     storage_gateway: bool = False
     """Serve a local storage folder to nodes that join, by signed URLs."""
     log_level: str = "INFO"
@@ -162,7 +172,15 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     values["home"] = home
     base = Settings()
     changes: dict[str, Any] = {name: _convert(name, getattr(base, name), value) for name, value in values.items()}
-    return replace(base, **changes)
+    made = replace(base, **changes)
+    for name, choices in _CHOICES.items():
+        if getattr(made, name) not in choices:
+            told = f"setting {name!r}: {getattr(made, name)!r} is none of {', '.join(choices)}"
+            raise SettingsError(told)
+    return made
+
+
+_CHOICES = {"timeouts": ("per-workflow", "per-group")}
 
 
 def _file(path: Path) -> dict[str, Any]:
@@ -182,6 +200,8 @@ def _convert(name: str, like: object, value: object) -> object:
     try:
         if isinstance(like, Path):
             return Path(str(value))
+        if name == "buckets" and isinstance(value, dict):
+            return json.dumps(value)
         if isinstance(like, bool):
             return str(value).lower() in ("1", "true", "yes", "on")
         return type(like)(value)  # type: ignore[call-arg]

@@ -21,8 +21,11 @@ from osmo_ray.api.routes import (
     apps,
     auth,
     backends,
+    buckets,
     code,
+    configs,
     credentials,
+    datasets,
     extra,
     inside,
     outputs,
@@ -44,7 +47,7 @@ Beside = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 _PARTS = (
     *(auth, signin, users, workflows, streams, tasks, pools, profile, credentials, apps, outputs, code, extra, inside),
-    *(backends, page),
+    *(backends, datasets, buckets, configs, page),
 )
 
 

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 from osmo_ray.api.shapes import ErrorView
+from osmo_ray.data.errors import DataError
 from osmo_ray.objects.protocol import NoSuchObject, ObjectError
 from osmo_ray.spec.errors import SpecError
 from osmo_ray.store.protocol import StorageFull, StoreError
@@ -61,6 +62,11 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(SpecError)
     async def wrong_file(request: Request, error: SpecError) -> Response:
         return JSONResponse({**body(str(error), error.code), "problems": problems(error)}, 400)
+
+    @app.exception_handler(DataError)
+    async def wrong_data(request: Request, error: DataError) -> Response:
+        text = str(error)
+        return JSONResponse(body(f"{text[:1].upper()}{text[1:]}.", "USER"), 400)
 
     @app.exception_handler(StorageFull)
     async def full(request: Request, error: StorageFull) -> Response:

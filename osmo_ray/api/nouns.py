@@ -301,3 +301,28 @@ class ConcisePool(Shape):
 
 class ConciseList(Shape):
     pools: list[ConcisePool]
+
+
+class BucketEntry(Shape):
+    path: str
+    description: str
+    mode: str
+    default_cred: bool
+
+
+class BucketList(Shape):
+    default: str | None = None
+    buckets: dict[str, BucketEntry]
+
+
+class BucketLocation(Shape):
+    path: str
+    region: str
+
+
+class BucketAccess(Shape):
+    """What opens a bucket: its place, or a gateway's address with a token after `#` for it alone; and who asked."""
+
+    name: str
+    user: str
+    url: str

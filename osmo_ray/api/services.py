@@ -9,18 +9,22 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 from osmo_ray.backends.inside import Session, Size, Stream
 from osmo_ray.backends.protocol import BackendUnavailable
+from osmo_ray.control.credentials import Purse
 from osmo_ray.objects.protocol import ObjectStore
+from osmo_ray.providers import buckets
+from osmo_ray.providers.buckets import Buckets
 from osmo_ray.providers.oidc import Provider
 from osmo_ray.providers.passes import Passes
 from osmo_ray.providers.quota import QuotaProvider
 from osmo_ray.providers.secrets import Vault
 from osmo_ray.providers.template import Renderer
 from osmo_ray.settings import Settings
-from osmo_ray.spec.attempt import AttemptKey, LogChunk
+from osmo_ray.spec.attempt import AttemptKey, DataKey, LogChunk
 from osmo_ray.store.protocol import Store
 
 
@@ -127,3 +131,16 @@ class Services:
     """Secret of the storage gateway; empty: there is none."""
     clock: Callable[[], float] = time.time
     new_id: Callable[[], str] = _fresh_id
+
+    @cached_property
+    def buckets(self) -> Buckets:
+        """The buckets that the settings tell. Raises `SettingsError`."""
+        return buckets.load(self.settings)
+
+    @cached_property
+    def purse(self) -> Purse:
+        return Purse(self.store, self.vault)
+
+    def data_keys(self, user: str) -> Sequence[DataKey]:
+        """The keys of a user that open what lies at URLs."""
+        return self.purse.data_keys(user)

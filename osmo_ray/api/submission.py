@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import yaml
 
+from osmo_ray.api import grounds, needs
 from osmo_ray.api.clusters import backend_of, pools
 from osmo_ray.api.errors import ApiError, not_found
 from osmo_ray.api.routes import code, credentials
@@ -37,6 +38,8 @@ class Order:
 
     pool: str
     user: str
+    roles: tuple[str, ...] = ()
+    _: KW_ONLY
     body: Submission | None = None
     resubmit: str = ""
     dry_run: bool = False
@@ -62,16 +65,19 @@ def submit(services: Services, order: Order, links: Links) -> Submitted:
         return _dry_run(services, order.body)
     spec, template, parent, done = _read(services, order)
     spec = spread_environment(spec, overlay_environment(order.environment))
+    pool = grounds.configured(services, order.pool)
+    spec = grounds.prepared(services, pool, order.roles, priority, spec, done.file if done else None)
     _limits(services, spec)
     _trusted(services, spec, order.pool)
     sources = _previous(services, spec)
     archives = _sent(services, spec)
     _credentials(services, order.pool, order.user, spec, done)
+    needs.check(services, order.pool, order.user, spec, done, validating=order.validation_only)
     if order.validation_only:
         return Submitted(name=spec.name, logs="Workflow validation succeeded.")
     _disk(services)
     texts = Texts(to_yaml(spec), template, app=order.app, sources=sources, code=archives)
-    name = _store(services, order, spec, texts, priority, parent)
+    name = _store(services, order, spec, texts, priority, parent, grounds.limits(services, pool, spec))
     return Submitted(
         name=name,
         overview=links.overview(name),
@@ -192,13 +198,15 @@ def _previous(services: Services, spec: WorkflowSpec) -> tuple[str, ...]:
 def _credentials(services: Services, pool: str, user: str, spec: WorkflowSpec, done: Prepared | None) -> None:
     """What tasks name must be there now; a node gets it later, sealed until then."""
     tasks = [t for g in spec.groups for t in g.tasks]
-    points = next((t.name for t in tasks if t.checkpoint), "")
-    if points and backend_of(services, pool) != services.settings.backend:
-        raise ApiError(
-            f"Task {points} wants checkpoints, which tasks of pool {pool} cannot have yet: it is a registered "
-            "cluster's. Leave out `checkpoint`, or choose another pool.",
-            "USAGE",
-        )
+    if backend_of(services, pool) != services.settings.backend:
+        for field in ("checkpoint", "privileged", "host_network", "volume_mounts"):
+            if name := next((t.name for t in tasks if getattr(t, field)), ""):
+                shown = {"host_network": "hostNetwork", "volume_mounts": "volumeMounts"}.get(field, field)
+                raise ApiError(
+                    f"Task {name} asks for `{shown}`, which tasks of pool {pool} cannot have yet: it is a registered "
+                    "cluster's. Leave it out, or choose another pool.",
+                    "USAGE",
+                )
     named = [t for t in tasks if t.credentials]
     if named and backend_of(services, pool) != services.settings.backend:
         raise ApiError(
@@ -214,11 +222,7 @@ def _credentials(services: Services, pool: str, user: str, spec: WorkflowSpec, d
             "credentials. Leave out `ray`, or `credentials`.",
             "CREDENTIAL",
         )
-    known = credentials.opened(services, user)
-    if done is None:
-        refuse_credentials(spec, known)
-    else:
-        done.refuse_credentials(spec, known)
+    refuse_credentials(spec, credentials.opened(services, user), done.file if done else None)
 
 
 def _sent(services: Services, spec: WorkflowSpec) -> tuple[str, ...]:
@@ -245,8 +249,16 @@ def _disk(services: Services) -> None:
         raise ApiError(f"{message}; remove old workflows (osmo workflow delete ID) or free space.", "SUBMISSION", 507)
 
 
-def _store(services: Services, order: Order, spec: WorkflowSpec, texts: Texts, priority: Priority, parent: str) -> str:
-    settings, now = services.settings, services.clock()
+def _store(
+    services: Services,
+    order: Order,
+    spec: WorkflowSpec,
+    texts: Texts,
+    priority: Priority,
+    parent: str,
+    limits: grounds.Limits,
+) -> str:
+    now = services.clock()
     uuid = services.new_id()
 
     def build(name: str) -> Decision:
@@ -260,15 +272,11 @@ def _store(services: Services, order: Order, spec: WorkflowSpec, texts: Texts, p
             backend=backend_of(services, order.pool),
             priority=priority,
             now=now,
-            exec_timeout=_capped(spec.timeout.exec_timeout, settings.exec_timeout),
-            queue_timeout=_capped(spec.timeout.queue_timeout, settings.queue_timeout),
+            exec_timeout=limits.exec_timeout,
+            queue_timeout=limits.queue_timeout,
             parent=parent,
         )
 
     name = services.store.submit(spec.name, build, texts).id
     services.wake()
     return name
-
-
-def _capped(asked: float | None, most: float) -> float:
-    return min(asked or most, most)

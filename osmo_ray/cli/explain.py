@@ -47,7 +47,7 @@ def _cached(tasks: Sequence[Mapping[str, Any]]) -> list[str]:
     found: dict[str, list[str]] = defaultdict(list)
     for task in tasks:
         if task["reason"] and task["reason"]["code"] == "Cached":
-            found[task["reason"]["sentence"]].append(task["name"])
+            found[task["reason"]["sentence"]].append(task["task"])
     return [f"{', '.join(names[:MAX_LAST])}{' ...' * (len(names) > MAX_LAST)}: {why}" for why, names in found.items()]
 
 

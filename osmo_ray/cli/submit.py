@@ -117,12 +117,13 @@ def read(name: str) -> str:
         raise ClientError(f"{name}: cannot be read: {error}", status=400, code="USAGE") from None
 
 
-def prepare(client: Client, args: argparse.Namespace) -> Prepared:
-    """A file with its local files put in. Only where there are any, a template is rendered first."""
-    return inlined(client, args, read(args.file), str(Path(args.file).resolve().parent))
+def prepare(client: Client, args: argparse.Namespace, *, send: bool = True) -> Prepared:
+    """A file with its local files put in, and local folders uploaded as datasets if it is to be sent. Only where there
+    are any, a template is rendered first."""
+    return inlined(client, args, read(args.file), str(Path(args.file).resolve().parent), send=send)
 
 
-def inlined(client: Client, args: argparse.Namespace, text: str, folder: str) -> Prepared:
+def inlined(client: Client, args: argparse.Namespace, text: str, folder: str, *, send: bool = True) -> Prepared:
     """The same of a text whose local files are named from `folder`."""
     from osmo_ray.cli.localfiles import has_local_files, inline
 
@@ -133,7 +134,19 @@ def inlined(client: Client, args: argparse.Namespace, text: str, folder: str) ->
     ready = text
     if is_templated(text):
         ready = client.render(text, pool=args.pool, set=args.set, set_string=args.set_string)
-    return Prepared(inline(ready, Path(folder).resolve()), text)
+    ready = inline(ready, Path(folder).resolve())
+    return Prepared(_uploaded(client, args, ready, Path(folder).resolve()) if send else ready, text)
+
+
+def _uploaded(client: Client, args: argparse.Namespace, text: str, folder: Path) -> str:
+    """The text with datasets of local folders uploaded; it is validated before: uploads take long."""
+    from osmo_ray.cli.localdata import local_data, upload
+
+    wanted = local_data(text)
+    if not wanted:
+        return text
+    client.validate(text, pool=args.pool)
+    return upload(client, text, wanted, folder)
 
 
 def _validate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -150,7 +163,7 @@ def _validate(args: argparse.Namespace) -> int:
             ready = Prepared(made.text)
         else:
             refuse_rest(args)
-            ready = prepare(client, args)
+            ready = prepare(client, args, send=False)
         settings = {} if is_python(args.file) else {"set": args.set, "set_string": args.set_string}
         told = client.validate(ready.text, pool=args.pool, **settings)
         if args.strict:

@@ -24,12 +24,14 @@ from osmo_ray.backends.ray.backend import RayBackend
 from osmo_ray.control.clusters import Clusters, connect
 from osmo_ray.control.controller import Controller, ControlSettings
 from osmo_ray.control.credentials import Purse
+from osmo_ray.control.datasets import Librarian
 from osmo_ray.control.notices import NoticeSettings
 from osmo_ray.engine.events import Policy
 from osmo_ray.engine.plans import PoolRules
 from osmo_ray.logs import configure
 from osmo_ray.objects import open_store
 from osmo_ray.providers import secrets
+from osmo_ray.providers.buckets import Buckets
 from osmo_ray.providers.quota import YamlQuota
 from osmo_ray.runtime import wakeup
 from osmo_ray.spec.attempt import AttemptKey, LogChunk
@@ -49,6 +51,7 @@ class ActorSettings:
     policy: Policy = field(default_factory=Policy)
     rules: PoolRules = field(default_factory=PoolRules)
     notify: NoticeSettings | None = None
+    buckets: Buckets | None = None
     log_level: str = "INFO"
     pods_storage: str = ""
     """How pods of registered clusters reach the storage; empty: they cannot."""
@@ -104,6 +107,7 @@ class ControllerActor:
             rules=settings.rules,
             notify=settings.notify,
             purse=Purse(store, secrets.load(secrets.key_file(Path(settings.agents.home)))),
+            librarian=Librarian(store, settings.buckets) if settings.buckets else None,
             quota=YamlQuota(Path(settings.agents.home) / "quota.yaml"),
             clusters=Clusters(self._backends, connected),
         )

@@ -18,6 +18,7 @@ from osmo_ray.control import dispatch, notices, retention, schedule, tidy, watch
 from osmo_ray.control.cache import StepCache
 from osmo_ray.control.clusters import Clusters
 from osmo_ray.control.credentials import Purse
+from osmo_ray.control.datasets import Librarian
 from osmo_ray.control.ledger import Ledger
 from osmo_ray.control.notices import NoticeSettings
 from osmo_ray.engine.events import Policy
@@ -63,6 +64,7 @@ class Controller:
         rules: PoolRules | None = None,
         quota: QuotaProvider | None = None,
         purse: Purse | None = None,
+        librarian: Librarian | None = None,
         notify: NoticeSettings | None = None,
         clusters: Clusters | None = None,
         clock: Callable[[], float] = time.time,
@@ -73,7 +75,7 @@ class Controller:
         self.objects = objects
         self.settings = settings or ControlSettings()
         self.rules = rules or PoolRules()
-        self.purse = purse
+        self.purse, self.librarian = purse, librarian
         self.notify = notify
         self.scheduling = schedule.Scheduling(self.rules, self.settings.platform, quota=quota, clock=clock)
         self.clusters = clusters
@@ -212,7 +214,9 @@ class Controller:
         while True:
             await self._until(self.ledger.dispatch, self.settings.poll)
             epoch = self.ledger.lease.epoch if self.ledger.lease else 0
-            sent = await self._passing(dispatch.step(self.ledger, self.backend, self.rules, epoch, self.purse))
+            sent = await self._passing(
+                dispatch.step(self.ledger, self.backend, self.rules, epoch, self.purse, self.librarian)
+            )
             self._count("commands", sent or 0)
 
     async def _watch_loop(self) -> None:

@@ -1,7 +1,8 @@
 """What an attempt gets of its user's credentials, put into its plan on the way to the node and kept nowhere else.
 
-A group without credentials, whose images come from no named registry and whose data from no URL, costs nothing here.
-Opened credentials of a user are kept for a moment, since groups of one workflow are sent one after the other.
+A group without credentials, whose images come from no named registry and whose data from no URL or dataset, costs
+nothing here. Opened credentials of a user are kept for a moment, since groups of one workflow are sent one after the
+other.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from osmo_ray.providers.secrets import SecretError, Vault
 from osmo_ray.runtime.container import registry_of
 from osmo_ray.spec.attempt import AttemptPlan, DataKey, FilePlan, GroupPlan, RegistryLogin, Secrets
-from osmo_ray.spec.model import GroupSpec, TaskSpec, UrlInput, UrlOutput
+from osmo_ray.spec.model import CodeInput, GroupSpec, TaskInput, TaskSpec
 from osmo_ray.store.protocol import Store
 
 _KEPT = 1.0
@@ -44,6 +45,10 @@ class Purse:
         filled = tuple(replace(a, secrets=secrets(tasks[a.task], a, mine)) for a in plan.attempts)
         return replace(plan, attempts=filled)
 
+    def data_keys(self, user: str) -> tuple[DataKey, ...]:
+        """Keys for what lies at URLs."""
+        return _data_keys(self._open(user))
+
     def _open(self, user: str) -> Mapping[str, Opened]:
         now = time.monotonic()
         self._known = {u: k for u, k in self._known.items() if now - k[0] < _KEPT}
@@ -69,8 +74,8 @@ def wanted(spec: GroupSpec) -> bool:
 
 
 def _may_need(task: TaskSpec) -> bool:
-    urls = any(isinstance(one, UrlInput | UrlOutput) for one in (*task.inputs, *task.outputs))
-    return bool(task.credentials or urls or task.checkpoint or registry_of(task.image))
+    data = bool(task.outputs) or any(not isinstance(one, TaskInput | CodeInput) for one in task.inputs)
+    return bool(task.credentials or data or task.checkpoint or registry_of(task.image))
 
 
 def secrets(task: TaskSpec, attempt: AttemptPlan, mine: Mapping[str, Opened]) -> Secrets:
@@ -101,5 +106,9 @@ def secrets(task: TaskSpec, attempt: AttemptPlan, mine: Mapping[str, Opened]) ->
         tuple(files),
         tuple(dict.fromkeys(masked)),
         RegistryLogin(registry.profile, registry.values["username"], registry.values["auth"]) if registry else None,
-        tuple(DataKey(o.profile, **o.values) for o in data),
+        _data_keys(mine),
     )
+
+
+def _data_keys(mine: Mapping[str, Opened]) -> tuple[DataKey, ...]:
+    return tuple(DataKey(o.profile, **o.values) for o in mine.values() if o.kind == "DATA")

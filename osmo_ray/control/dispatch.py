@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from osmo_ray.backends.protocol import Backend
-from osmo_ray.control import credentials
+from osmo_ray.control import credentials, datasets
 from osmo_ray.control.credentials import Purse
+from osmo_ray.control.datasets import BucketAway, Librarian
 from osmo_ray.control.ledger import Ledger
 from osmo_ray.control.outputs import external
 from osmo_ray.engine.model import ApplyGroup, DeleteGroup
@@ -25,7 +26,14 @@ _SETTLE_AT = 300
 """Far below what one look at the outbox returns, so that sent commands never hide new ones."""
 
 
-async def step(ledger: Ledger, backend: Backend, rules: PoolRules, epoch: int, purse: Purse | None = None) -> int:
+async def step(
+    ledger: Ledger,
+    backend: Backend,
+    rules: PoolRules,
+    epoch: int,
+    purse: Purse | None = None,
+    librarian: Librarian | None = None,
+) -> int:
     """Send what is in the outbox; returns how many commands were settled."""
     found, ledger.outgoing = ledger.outgoing, ()
     waiting = [o for o in found or await ledger.db(ledger.store.outgoing) if o.seq not in ledger.sent]
@@ -35,7 +43,7 @@ async def step(ledger: Ledger, backend: Backend, rules: PoolRules, epoch: int, p
         await ledger.refresh()
     deletes = [o for o in waiting if isinstance(o.command, DeleteGroup)]
     applies = [o for o in waiting if isinstance(o.command, ApplyGroup)]
-    done = await _apply(ledger, backend, rules, epoch, applies, purse)
+    done = await _apply(ledger, backend, rules, epoch, applies, purse, librarian)
     # A group's plan is empty once it has ended, so deleting last is right whatever the order was.
     done += await _delete(ledger, backend, epoch, deletes)
     ledger.sent.update(done)
@@ -59,10 +67,12 @@ async def _apply(
     epoch: int,
     commands: Sequence[Outgoing],
     purse: Purse | None,
+    librarian: Librarian | None,
 ) -> list[int]:
     plans: dict[str, GroupPlan] = {}
     seqs: dict[str, list[int]] = {}
     done: list[int] = []
+    away: set[str] = set()
     for outgoing in commands:
         workflow = ledger.live.get(outgoing.workflow_uuid)
         group = workflow.group(outgoing.command.group) if workflow else None
@@ -70,18 +80,25 @@ async def _apply(
             done.append(outgoing.seq)
             continue
         seqs.setdefault(group.uuid, []).append(outgoing.seq)
-        if group.uuid not in plans:
+        if group.uuid not in plans and group.uuid not in away:
             other = await external(ledger, workflow, group)
             plan = group_plan(workflow, group, replace(rules, external=other) if other else rules)
             spec = spec_of(workflow.spec, group)
             if purse is not None and credentials.wanted(spec):
                 plan = await ledger.db(purse.fill, workflow.user, spec, plan)
+            if librarian is not None and datasets.wanted(spec):
+                try:
+                    plan = await ledger.db(librarian.fill, workflow, plan)
+                except BucketAway as error:
+                    log.warning("group %s is sent later: %s", group.uuid, error)
+                    away.add(group.uuid)
+                    continue
             plans[group.uuid] = plan
     if plans:
         refused = await backend.apply(epoch, list(plans.values()))
         for uuid, reason in refused.items():
             log.warning("group %s could not be applied yet: %s", uuid, reason.sentence)
-        done += [seq for uuid, found in seqs.items() if uuid not in refused for seq in found]
+        done += [seq for uuid, found in seqs.items() if uuid in plans and uuid not in refused for seq in found]
     return done
 
 

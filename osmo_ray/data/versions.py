@@ -19,19 +19,23 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """What made a version. `inputs` are references of the versions that were read, `code` a commit or a digest."""
+    """What made a version. `inputs` are references of the versions that were read, `code` a commit or a digest, `retry`
+    the number of the task's attempt."""
 
     workflow: str = ""
     task: str = ""
     code: str = ""
     image: str = ""
     inputs: tuple[str, ...] = ()
+    retry: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """An immutable snapshot. `manifest` is a key below the dataset, `checksum` the hash of the manifest's content,
-    `size` the bytes of all files, `created_at` seconds since the epoch, `parent` the version it was made from."""
+    """An immutable snapshot. `writer` is what may have one version only (an output of a task), in its attempt
+    `lineage.retry`; empty for people. `manifest` is a key below the dataset, `checksum` the hash of the manifest's
+    content, `size` the bytes of all files, `created_at` seconds since the epoch, `parent` the version it was made
+    from."""
 
     number: int
     manifest: str
@@ -45,6 +49,7 @@ class Version:
     session: str = ""
     lineage: Lineage = Lineage()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    writer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,16 @@ def move_tag(tags: Mapping[str, int], need: Requires, to: int | None) -> dict[st
 def latest(numbers: Iterable[int], deleted: Iterable[int]) -> int | None:
     """The newest version that is not deleted. Numbers only grow, so among live versions this never moves back."""
     return max(set(numbers) - set(deleted), default=None)
+
+
+def already(drafted: Version, others: Iterable[Version]) -> Version | None:
+    """The version that stands for a draft: its own attempt's, or an earlier attempt's with the same content. Raises
+    `Conflict` when a later attempt of the same writer has committed: this one is not wanted any more."""
+    mine = [other for other in others if drafted.writer and other.writer == drafted.writer]
+    retry = drafted.lineage.retry
+    if any(other.lineage.retry > retry for other in mine):
+        raise Conflict(f"a later attempt than {retry} has committed this output; this one is not wanted any more")
+    return next((o for o in mine if o.lineage.retry == retry or o.checksum == drafted.checksum), None)
 
 
 def dump_version(version: Version) -> bytes:

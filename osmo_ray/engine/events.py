@@ -82,4 +82,6 @@ class Policy:
     platform_retries: int = 3
     start_timeout: float = 1800.0
     grace: float = 30.0
+    timeouts: str = "per-workflow"
+    """What the timeouts of a workflow limit: the whole (`per-workflow`), or each of its groups (`per-group`)."""
     exit_actions: Mapping[str, str] = field(default_factory=dict)

@@ -6,17 +6,19 @@ from osmo_ray.engine.attempts import ended
 from osmo_ray.engine.draft import Draft
 from osmo_ray.engine.events import Policy
 from osmo_ray.engine.exits import START_TIMEOUT
-from osmo_ray.engine.model import ApplyGroup, Task, Workflow
-from osmo_ray.engine.propagate import end_group
-from osmo_ray.engine.status import PRE_RUNNING, PRESCHEDULING, TaskStatus, WorkflowStatus
+from osmo_ray.engine.model import ApplyGroup, Group, Task, Workflow
+from osmo_ray.engine.propagate import end_group, fail_downstream
+from osmo_ray.engine.status import IN_QUEUE, PRE_RUNNING, PRESCHEDULING, TaskStatus, WorkflowStatus
 from osmo_ray.spec.quantity import show_seconds
 from osmo_ray.spec.reason import Reason
+
+PER_GROUP = "per-group"
 
 
 def tick(draft: Draft, policy: Policy) -> None:
     """End what has reached a limit at `draft.now`."""
     workflow = draft.workflow
-    over = _workflow_limit(workflow, draft.now)
+    over = None if policy.timeouts == PER_GROUP else _workflow_limit(workflow, draft.now)
     if over is not None:
         status, reason = over
         for group in draft.groups:
@@ -25,21 +27,55 @@ def tick(draft: Draft, policy: Policy) -> None:
         draft.set_workflow(reason=reason)
         draft.record("TimedOut", reason.sentence)
         return
+    if policy.timeouts == PER_GROUP:
+        _groups(draft, policy)
     _starts(draft, policy)
 
 
 def next_limit(workflow: Workflow, policy: Policy) -> float:
     """When `tick` has to look at this workflow next, in seconds since the epoch; infinity for never."""
     times = [float("inf")]
-    if workflow.status is WorkflowStatus.PENDING and workflow.queue_timeout:
+    if policy.timeouts == PER_GROUP:
+        times += [_group_limit(workflow, group) for group in workflow.groups]
+    elif workflow.status is WorkflowStatus.PENDING and workflow.queue_timeout:
         times.append(workflow.submitted + workflow.queue_timeout)
-    if workflow.status is WorkflowStatus.RUNNING and workflow.exec_timeout:
+    elif workflow.status is WorkflowStatus.RUNNING and workflow.exec_timeout:
         times.append(workflow.started + workflow.exec_timeout)
     for group in workflow.groups:
         for task in group.tasks:
             if _starts_still(task):
                 times.append(task.times.scheduling + policy.start_timeout)
     return min(times)
+
+
+def _group_limit(workflow: Workflow, group: Group) -> float:
+    """When a group reaches its limit: of the queue from when it could start until it starts, then of running."""
+    if group.status.finished or group.pending:
+        return float("inf")
+    if group.status in IN_QUEUE:
+        began, limit = group.times.processing, workflow.queue_timeout
+    else:
+        began, limit = group.times.running, workflow.exec_timeout
+    return began + limit if began and limit else float("inf")
+
+
+def _groups(draft: Draft, policy: Policy) -> None:
+    """End the groups that have reached their limit; what depends on them fails, and the others go on."""
+    workflow = draft.workflow
+    for group in draft.groups:
+        if draft.now < _group_limit(workflow, group):
+            continue
+        waits = group.status in IN_QUEUE
+        status = TaskStatus.FAILED_QUEUE_TIMEOUT if waits else TaskStatus.FAILED_EXEC_TIMEOUT
+        limit = workflow.queue_timeout if waits else workflow.exec_timeout
+        did, what = ("waited", "queue_timeout") if waits else ("ran", "exec_timeout")
+        reason = Reason(
+            "QueueTimeout" if waits else "ExecTimeout",
+            f"group {group.name} {did} longer than {what} {show_seconds(limit)}",
+        )
+        end_group(draft, group.name, status, reason, policy.grace)
+        fail_downstream(draft, draft.group(group.name))
+        draft.record("TimedOut", reason.sentence, group.name)
 
 
 def _workflow_limit(workflow: Workflow, now: float) -> tuple[TaskStatus, Reason] | None:

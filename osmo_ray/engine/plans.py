@@ -22,8 +22,10 @@ from osmo_ray.spec.attempt import (
 )
 from osmo_ray.spec.model import (
     CodeInput,
+    DatasetOutput,
     GroupSpec,
     Input,
+    Output,
     ResourceSpec,
     Sandbox,
     TaskInput,
@@ -32,6 +34,7 @@ from osmo_ray.spec.model import (
     UrlOutput,
 )
 from osmo_ray.spec.quantity import to_bytes
+from osmo_ray.spec.tokens import Tokens, expand
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,8 @@ def _attempt(
         storage=asked.storage,
         sandbox=sandbox,
         network="node" if spread or task.host_network else "private",
+        mounts=task.volume_mounts,
+        privileged=task.privileged,
         barrier=barrier,
         restart=state.restarts,
         go=not barrier or group.released >= state.restarts,
@@ -141,7 +146,7 @@ def _input(workflow: Workflow, wanted: Input, rules: PoolRules) -> InputPlan:
     if isinstance(wanted, TaskInput):
         return InputPlan("prefix", source(workflow, wanted, rules.external), wanted.task, wanted.regex)
     if isinstance(wanted, UrlInput):
-        return InputPlan("url", wanted.url, regex=wanted.regex)
+        return InputPlan("url", _named(workflow, wanted.url), regex=wanted.regex)
     if isinstance(wanted, CodeInput):
         return InputPlan("prefix", code_prefix(wanted.digest))
     return InputPlan("dataset", wanted.name, wanted.name, wanted.regex)
@@ -160,10 +165,27 @@ def source(workflow: Workflow, wanted: TaskInput, external: Mapping[tuple[str, s
 
 
 def _outputs(workflow: Workflow, group: Group, task: TaskSpec, state: Task) -> tuple[OutputPlan, ...]:
-    plans = [OutputPlan("url", o.url, o.regex) for o in task.outputs if isinstance(o, UrlOutput)]
+    plans = [_output(workflow, one) for one in task.outputs]
     if group.downstream or not task.outputs:
         plans.append(OutputPlan("prefix", output_prefix(workflow, state)))
     elif task.kpis:
         files = "|".join(re.escape(posixpath.normpath(k.path)) for k in task.kpis)
         plans.append(OutputPlan("prefix", output_prefix(workflow, state), f"(?:{files})$"))
     return tuple(plans)
+
+
+def _named(workflow: Workflow, url: str) -> str:
+    """A URL with the workflow's id in it where it says so; no other token means anything outside the task."""
+    return expand(url, Tokens(workflow.id, "{{output}}"))
+
+
+def _output(workflow: Workflow, output: Output) -> OutputPlan:
+    """What goes out beside the platform's own copy. Where datasets lie is put in when the plan is sent."""
+    if isinstance(output, UrlOutput):
+        return OutputPlan("url", _named(workflow, output.url), output.regex)
+    if isinstance(output, DatasetOutput):
+        paths = (output.path,) if output.path else ()
+        return OutputPlan(
+            "dataset", output.name, output.regex, paths=paths, metadata=output.metadata, labels=output.labels
+        )
+    return OutputPlan("update_dataset", output.name, paths=output.paths, metadata=output.metadata, labels=output.labels)

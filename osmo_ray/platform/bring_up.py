@@ -28,6 +28,7 @@ from osmo_ray.engine.plans import PoolRules
 from osmo_ray.objects import scope
 from osmo_ray.platform.files import Files
 from osmo_ray.platform.head import temp_folder
+from osmo_ray.providers import buckets
 from osmo_ray.providers.notify import Mail, Webhook
 from osmo_ray.runtime.options import Options
 from osmo_ray.settings import Settings, gateway_key
@@ -112,6 +113,7 @@ def actor_settings(settings: Settings, head: str, cluster: Cluster) -> ActorSett
         gpu=settings.gpu,
         platform=settings.platform,
         lease=settings.attempt_lease,
+        dataset_cache=settings.dataset_cache,
     )
     agents = AgentSettings(
         home=settings.home,
@@ -125,6 +127,7 @@ def actor_settings(settings: Settings, head: str, cluster: Cluster) -> ActorSett
         database=settings.database,
         storage=settings.storage,
         backend=settings.backend,
+        buckets=buckets.load(settings),
         agents=agents,
         control=ControlSettings(
             lease_ttl=settings.lease_ttl,
@@ -137,6 +140,7 @@ def actor_settings(settings: Settings, head: str, cluster: Cluster) -> ActorSett
             platform_retries=settings.platform_retries,
             start_timeout=settings.start_timeout,
             grace=settings.cancel_grace,
+            timeouts=settings.timeouts,
             exit_actions={"RESCHEDULE": str(PREEMPTED)},
         ),
         rules=PoolRules(sandbox=Sandbox.AUTO, trusted=settings.ray_programs),

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 from osmo_ray.spec.document import MAX_TEXT, Section, clean, cut, suggest
 from osmo_ray.spec.errors import Problem, SpecError
 from osmo_ray.spec.model import WorkflowSpec
-from osmo_ray.spec.reader import read_section, refuse_credentials
+from osmo_ray.spec.reader import Written, read_section
 from osmo_ray.spec.template import Rendered, defaults, overlay, shield
 
 _WORKER = Path(__file__).with_name("template_worker.py")
@@ -52,9 +52,10 @@ class Prepared:
         """The workflow. Raises `SpecError` with places of the file as it was written."""
         return read_section(self.section, self.written, self.rendered)
 
-    def refuse_credentials(self, spec: WorkflowSpec, known: Mapping[str, frozenset[str]]) -> None:
-        """Raises `SpecError` for credentials that the user does not have, each with its place."""
-        refuse_credentials(spec, known, self.section, self.written, self.rendered)
+    @property
+    def file(self) -> Written:
+        """For mistakes that are found later."""
+        return Written(self.section, self.written, self.rendered)
 
 
 def prepare(text: str, set_: Iterable[str], set_string: Iterable[str], renderer: Renderer) -> Prepared:

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
+from osmo_ray.objects.keyed import store_options
 from osmo_ray.objects.protocol import ObjectError, ObjectStore
 from osmo_ray.runtime import container, process, transfer, work
 from osmo_ray.runtime import syscalls as sys
@@ -103,7 +104,7 @@ class Checkpoints:
         state = self.place.folder.path / f"checkpoint-{entry.number}.json"
         begun = time.monotonic()
         try:
-            store = work.open_store(url, **work.options(self.place.job.plan.secrets.data, url))
+            store = work.open_store(url, **store_options(self.place.job.plan.secrets.data, url))
             sent = _load(state)
             if self.place.job.mode == "container":
                 found = _from_container(self.place, path)

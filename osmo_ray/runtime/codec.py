@@ -15,6 +15,7 @@ from osmo_ray.spec.attempt import (
     AttemptPlan,
     CheckpointPlan,
     DataKey,
+    DatasetPlan,
     FilePlan,
     InputPlan,
     KpiPlan,
@@ -35,7 +36,7 @@ _PARTS = {
     "checkpoints": CheckpointPlan,
     "kpis": KpiPlan,
 }
-_TUPLES = ("argv", "peers", "requirements")
+_TUPLES = ("argv", "peers", "requirements", "mounts")
 _JOB_TUPLES = ("gpus", "engine_global", "engine_run")
 
 
@@ -88,8 +89,8 @@ class Orders:
 def plan_to_json(plan: AttemptPlan) -> dict[str, Any]:
     """A plan as JSON, without `ray` (such programs do not run here) and secrets (they have a file of their own)."""
     value: dict[str, Any] = {name: getattr(plan, name) for name in _PLAN_FIELDS}
-    for name, kind in _PARTS.items():
-        value[name] = [{f.name: getattr(part, f.name) for f in fields(kind)} for part in value[name]]
+    for name in _PARTS:
+        value[name] = [asdict(part) for part in value[name]]
     value["environment"], value["hosts"] = dict(plan.environment), dict(plan.hosts)
     value["key"] = str(plan.key)
     return value
@@ -99,11 +100,21 @@ def plan_from_json(value: Mapping[str, Any]) -> AttemptPlan:
     """What `plan_to_json` wrote."""
     known = {name: value[name] for name in _PLAN_FIELDS if name in value}
     for name, kind in _PARTS.items():
-        known[name] = tuple(kind(**part) for part in known.get(name, ()))
+        known[name] = tuple(kind(**_whole(part)) for part in known.get(name, ()))
     for name in _TUPLES:
         known[name] = tuple(known.get(name, ()))
     known["sandbox"] = Sandbox(known.get("sandbox", "auto"))
     return AttemptPlan(key=AttemptKey.parse(value["key"]), **known)
+
+
+def _whole(part: Mapping[str, Any]) -> dict[str, Any]:
+    """A part's own values: tuples for lists, plans of datasets for their objects."""
+    value: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in part.items()}
+    if "datasets" in value:
+        value["datasets"] = tuple(DatasetPlan(**one) for one in value["datasets"])
+    if value.get("dataset"):
+        value["dataset"] = DatasetPlan(**value["dataset"])
+    return value
 
 
 def secrets_to_json(secrets: Secrets) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,7 @@ class Command:
             elif self.sup.job.mode == "container":
                 self.mounts = container.mounts(self.place, files)
             else:
+                self._refuse_mounts()
                 for name in ("home", "tmp", "cwd"):
                     (self.folder.private / name).mkdir(exist_ok=True)
                 self.place.copy_files(files)
@@ -109,9 +111,19 @@ class Command:
         (self.folder.path / "resolv.conf").write_text(conf)
         (self.folder.path / "hostname").write_text(self.place.hostname + "\n")
         self.sandbox = Jail(self.folder, layout, self.sup.host.devices(self.sup.job.gpus), private)
+        if self.plan.privileged:
+            raise reasons.start_failed("a privileged task runs in a container only; write `sandbox: container`")
         self.sandbox.prepare(files)
+        for source, target in _mounts(self.plan.mounts):
+            self.sandbox.share(source, target)
         if self.place.packages:
             self.sandbox.show(self.place.packages, pyenv.INSIDE)
+
+    def _refuse_mounts(self) -> None:
+        """Without a file system of its own a task finds the node's folders where they are, and nowhere else."""
+        for source, target in _mounts(self.plan.mounts):
+            if source != target:
+                raise reasons.bad_mount(source, target, f"this host has no namespaces ({self.sup.job.why})")
 
     # --- each generation -----------------------------------------------------------------------------------------
 
@@ -354,6 +366,12 @@ class Command:
             failure = reasons.start_failed(message)
         self.sup.log.say(failure.reason.sentence)
         return failure
+
+
+def _mounts(mounts: Sequence[str]) -> list[tuple[str, str]]:
+    """(source, target); a mount without a target has the same path inside."""
+    pairs = (one.partition(":") for one in mounts)
+    return [(source, target or source) for source, _, target in pairs]
 
 
 def os_wait(pid: int) -> None:

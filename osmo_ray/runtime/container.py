@@ -285,13 +285,17 @@ def argv(
         return (sup.job.engine, *sup.job.engine_global, "start", "--attach", name)
     line = [
         sup.job.engine, *sup.job.engine_global, "run", *sup.job.engine_run, "--name", name,
-        "--hostname", sup.place.hostname, "--pull", "never", "--security-opt", "no-new-privileges",
+        "--hostname", sup.place.hostname, "--pull", "never",
+        *(("--privileged",) if plan.privileged else ("--security-opt", "no-new-privileges")),
         "--pids-limit", "32768", "--cpus", str(plan.cpu),
         "--memory", str(plan.memory), "--memory-swap", str(plan.memory), "--workdir", "/",
         "--volume", f"{sup.folder.data_in}:{INPUT}", "--volume", f"{sup.folder.data_out}:{OUTPUT}",
     ]  # fmt: skip
     for source, target in shown:
         line += ["--volume", f"{source}:{target}:ro"]
+    for mount in plan.mounts:
+        source, _, target = mount.partition(":")
+        line += ["--volume", f"{source}:{target or source}"]
     if plan.network == "node":
         line += ["--network", "host"]
     elif network_pid:

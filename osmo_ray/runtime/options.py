@@ -42,6 +42,8 @@ class Options:
     ship_size: int = 4 << 20
     keep_environments: float = 7 * 86400.0
     """How long a Python environment stays on the node that no task has asked for."""
+    dataset_cache: int = 50 << 30
+    """Bytes of datasets' files that this host keeps for the next task."""
     cgroup: str = ""
     """A delegated cgroup v2 folder to use; empty: found; `off`: none, limits are watched by sampling."""
 

@@ -45,6 +45,11 @@ def download_failed(source: str, error: Exception | str) -> RuntimeFailure:
     )
 
 
+def bad_mount(source: str, target: str, why: str) -> RuntimeFailure:
+    sentence = f"{source} cannot be mounted at {target}: {why}"
+    return RuntimeFailure(START_ERROR, Reason("MountFailed", sentence, {"source": source, "target": target}))
+
+
 def upload_failed(target: str, error: Exception | str) -> RuntimeFailure:
     return RuntimeFailure(
         UPLOAD_FAILED, Reason("UploadFailed", f"the output could not be kept at {target}: {error}", {"target": target})

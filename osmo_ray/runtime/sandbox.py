@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,7 +43,7 @@ class Sandbox:
     devices: tuple[str, ...] = ()
     private_network: bool = True
     mounts: list[Mount] = field(default_factory=list)
-    skeletons: set[str] = field(default_factory=set)
+    skeletons: dict[str, Callable[[Path], None]] = field(default_factory=dict)
 
     @property
     def root(self) -> Path:
@@ -80,6 +81,25 @@ class Sandbox:
         """Let a folder of the host appear, read-only, at `target`, which nothing else uses."""
         (self.root / target[1:]).mkdir(parents=True, exist_ok=True)
         self.mounts.append(Mount(source, target))
+
+    def share(self, source: str, target: str) -> None:
+        """Let a folder or file of the host appear at `target`, to be written too. Raises RuntimeFailure."""
+        path = os.path.normpath(target)
+        if not path.startswith("/") or path == "/" or any(path == p or path.startswith(p + "/") for p in NOT_HERE):
+            raise reasons.bad_mount(source, target, "it must be an absolute path outside /proc, /sys and /dev")
+        if path.startswith("/osmo"):
+            raise reasons.bad_mount(source, target, "paths below /osmo belong to the platform")
+        if not Path(source).exists():
+            raise reasons.bad_mount(source, target, f"this node has no {source}")
+        entry = self.layout.entry(path)
+        make = _touch if Path(source).is_file() else _folder
+        if entry is None or path.count("/") == 1:
+            make(self.root / path[1:])
+        elif entry.kind == "overlay" and not _below(path, (*self.layout.hidden, *entry.below)):
+            make(self._upper(entry.name) / path[len(entry.name) + 2 :])
+        elif not Path(path).exists():
+            self.skeletons[path] = make
+        self.mounts.append(Mount(source, path, writable=True))
 
     def _prepare(self, entry: Entry) -> None:
         place = self.root / entry.name
@@ -120,7 +140,7 @@ class Sandbox:
         elif entry.kind == "overlay" and not _below(path, (*self.layout.hidden, *entry.below)):
             self._touch_upper(path)
         elif not Path(path).is_file():
-            self.skeletons.add(path)
+            self.skeletons[path] = _touch
         self.mounts.append(Mount(str(source), path))
 
     def _place_in_output(self, path: str, source: Path) -> None:
@@ -150,13 +170,14 @@ class Sandbox:
         sys.bind(root, root, recursive=False)
         for entry in self.layout.entries:
             self._mount(entry)
-        for path in self.skeletons:
-            self._skeleton(path)
+        for folder, paths in self._skeletons().items():
+            self._skeleton(folder, paths)
         self._hide()
         self._mount_data()
         for one in self.mounts:
             sys.bind(one.source, root + one.target, recursive=False)
-            sys.read_only(root + one.target, recursive=False)
+            if not one.writable:
+                sys.read_only(root + one.target, recursive=False)
         self._devices()
         self._kernel()
         os.chdir(root)
@@ -176,18 +197,24 @@ class Sandbox:
         elif entry.kind == "bind":
             _show(source, place)
 
-    def _skeleton(self, path: str) -> None:
-        """Where no overlay can be had, a folder is made of its parts so that one file can be added to it."""
-        parent = Path(path).parent
-        existing = parent
-        while not existing.is_dir():
-            existing = existing.parent
-        entries = list(existing.iterdir())
+    def _skeletons(self) -> Mapping[Path, list[str]]:
+        """The folders that lack something, and what."""
+        found: dict[Path, list[str]] = {}
+        for path in self.skeletons:
+            existing = Path(path).parent
+            while not existing.is_dir():
+                existing = existing.parent
+            found.setdefault(existing, []).append(path)
+        return found
+
+    def _skeleton(self, folder: Path, paths: list[str]) -> None:
+        """Where no overlay can be had, a folder is made of its parts so that something can be added to it."""
+        entries = list(folder.iterdir())
         if len(entries) > _SKELETON_LIMIT:
             raise reasons.bad_file(
-                path, f"{existing} has more than {_SKELETON_LIMIT} entries and no overlay can be had"
+                paths[0], f"{folder} has more than {_SKELETON_LIMIT} entries and no overlay can be had"
             )
-        place = str(self.root) + str(existing)
+        place = str(self.root) + str(folder)
         sys.mount("tmpfs", place, "tmpfs", data="mode=755")
         for entry in entries:
             inside = Path(place, entry.name)
@@ -196,7 +223,8 @@ class Sandbox:
             elif entry.is_dir() or entry.is_file():
                 inside.mkdir() if entry.is_dir() else _touch(inside)
                 _show(str(entry), str(inside))
-        _touch(Path(str(self.root) + path))
+        for path in paths:
+            self.skeletons[path](Path(str(self.root) + path))
 
     def _hide(self) -> None:
         """Nothing of the platform and no secret of the host is seen; what must be seen in there comes after."""
@@ -258,6 +286,10 @@ class Sandbox:
         for name in _PROC_MASKED:
             if Path(proc, name).is_file():
                 sys.bind("/dev/null", f"{proc}/{name}", recursive=False)
+
+
+def _folder(path: Path) -> None:
+    path.mkdir(parents=True, exist_ok=True)
 
 
 def _touch(path: Path) -> None:

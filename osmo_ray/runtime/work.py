@@ -6,17 +6,19 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from osmo_ray.data.errors import DataError
+from osmo_ray.objects.keyed import store_options
 from osmo_ray.objects.protocol import NoSuchObject, ObjectError, ObjectStore
 from osmo_ray.runtime import kpis, process, reasons, transfer
 from osmo_ray.runtime.errors import RuntimeFailure
 from osmo_ray.runtime.logs import Log, ship
 from osmo_ray.runtime.place import Place
-from osmo_ray.spec.attempt import DataKey
+from osmo_ray.spec.attempt import InputPlan, OutputPlan
 from osmo_ray.spec.quantity import show_bytes, show_seconds
 from osmo_ray.spec.reason import Reason
 
@@ -30,21 +32,6 @@ def open_store(url: str, **options: Any) -> ObjectStore:
 
     store: ObjectStore = found(url, **options)
     return store
-
-
-def options(keys: Sequence[DataKey], url: str) -> dict[str, Any]:
-    """What a store is to be opened with: the key of the longest endpoint that `url` lies below, or nothing."""
-    mine = [k for k in keys if url == k.endpoint or url.startswith(k.endpoint.rstrip("/") + "/")]
-    if not mine:
-        return {}
-    key = max(mine, key=lambda k: len(k.endpoint))
-    if url.startswith(("az:", "abfs:", "abfss:")):
-        return {"account_name": key.access_key_id, "account_key": key.access_key}
-    if not url.startswith(("s3:", "s3a:")):
-        return {}
-    more = {"region_name": key.region} if key.region else {}
-    place = {"endpoint_url": key.override_url} if key.override_url else {}
-    return {"key": key.access_key_id, "secret": key.access_key, **place, **({"client_kwargs": more} if more else {})}
 
 
 def child(act: Callable[[], dict[str, Any]], result: int) -> NoReturn:
@@ -83,14 +70,17 @@ def fetch(place: Place, log: Log) -> dict[str, Any]:
     for number, one in enumerate(place.job.plan.inputs):
         folder, begun = place.folder.data_in / str(number), time.monotonic()
         try:
+            if one.kind == "dataset":
+                _fetch_datasets(place, log, number, one)
+                continue
             if one.kind == "prefix":
                 store = store or open_store(place.job.storage_url)
                 tree = transfer.download(store, one.source, folder, one.regex)
             else:
-                tree = _fetch_url(one.source, folder, one.regex, options(place.job.plan.secrets.data, one.source))
+                tree = _fetch_url(one.source, folder, one.regex, store_options(place.job.plan.secrets.data, one.source))
         except NoSuchObject as error:
             raise reasons.download_failed(one.source, f"nothing whole is there ({error})") from error
-        except (ObjectError, OSError, ValueError) as error:
+        except (ObjectError, DataError, OSError, ValueError) as error:
             log.say(f"input {number} ({one.source}) failed: {error}")
             raise reasons.download_failed(one.source, error) from error
         log.say(f"input {number}: {_amount(tree)} from {one.alias or one.source} in {_took(begun)}")
@@ -106,20 +96,46 @@ def _fetch_url(url: str, folder: Path, regex: str, how: dict[str, Any]) -> trans
     return transfer.download_plain(open_store(parent, **how), name, folder, regex)
 
 
+def _fetch_datasets(place: Place, log: Log, number: int, one: InputPlan) -> None:
+    """Imported late: most tasks read no dataset."""
+    from osmo_ray.runtime import datasets
+
+    if one.missing:
+        raise ValueError(one.missing)
+    folder = place.folder.data_in / str(number)
+    for wanted in one.datasets:
+        begun = time.monotonic()
+        got = datasets.fetch(place, wanted, folder / wanted.name, one.regex)
+        files = f"{got.files} file{'s' * (got.files != 1)}, {show_bytes(got.size)}"
+        log.say(f"input {number}: {files} from {wanted}, {show_bytes(got.fetched)} of it fetched, in {_took(begun)}")
+
+
+def _keep_dataset(place: Place, log: Log, number: int, one: OutputPlan) -> None:
+    from osmo_ray.runtime import datasets
+
+    if one.missing:
+        raise ValueError(one.missing)
+    begun = time.monotonic()
+    log.say(f"output: {datasets.keep(place, one, number)} in {_took(begun)}")
+
+
 def keep(place: Place, log: Log) -> dict[str, Any]:
     """Put the output folder wherever the plan says. The value holds the store prefix that was written, and figures."""
     written = ""
-    for one in place.job.plan.outputs:
+    for number, one in enumerate(place.job.plan.outputs):
         begun = time.monotonic()
         try:
+            if one.dataset is not None or one.missing:
+                _keep_dataset(place, log, number, one)
+                continue
             if one.kind == "prefix":
                 store = open_store(place.job.storage_url)
                 tree, left = transfer.upload(store, one.target, place.folder.data_out, one.regex)
                 written = written or one.target
             else:
-                there = open_store(one.target, **options(place.job.plan.secrets.data, one.target))
+                there = open_store(one.target, **store_options(place.job.plan.secrets.data, one.target))
                 tree, left = transfer.upload_plain(there, "", place.folder.data_out, one.regex)
-        except (ObjectError, OSError, ValueError) as error:
+        except (ObjectError, DataError, OSError, ValueError) as error:
             log.say(f"the output to {one.target} failed: {error}")
             raise reasons.upload_failed(one.target, error) from error
         if tree.files or one.kind != "prefix":

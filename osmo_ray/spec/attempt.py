@@ -31,23 +31,50 @@ class AttemptKey:
 
 
 @dataclass(frozen=True, slots=True)
+class DatasetPlan:
+    """A dataset in its bucket. `url` is the bucket's place as users write it, or a key prefix of the platform's storage
+    when it names no scheme. To be read, `version` is its number; to be written, `selector` is the tag that the new
+    version gets, or what an update is put on."""
+
+    bucket: str
+    url: str
+    name: str
+    version: int = 0
+    selector: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.bucket}/{self.name}" + (f":{self.version}" if self.version else "")
+
+
+@dataclass(frozen=True, slots=True)
 class InputPlan:
     """A folder to fill before the command starts. `source` is a store key prefix when `kind` is `prefix`, a whole
-    URL when it is `url`. `alias` is the task name that `{{input:<task>}}` may use."""
+    URL when it is `url`, the name as it was written when it is `dataset`. `alias` is the task name that
+    `{{input:<task>}}` may use. `datasets` are the versions to restore, each into a folder of its name; `missing` is a
+    sentence about why they cannot be had."""
 
     kind: str
     source: str
     alias: str = ""
     regex: str = ""
+    datasets: tuple[DatasetPlan, ...] = ()
+    missing: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class OutputPlan:
-    """Where `{{output}}` goes when the command ends: `kind` is `prefix` (a store key prefix) or `url`."""
+    """Where `{{output}}` goes when the command ends: `kind` is `prefix` (a store key prefix), `url`, `dataset` or
+    `update_dataset`. For the last two, `paths` are what of it goes in (`local[:remote]` for updates), and `metadata`
+    and `labels` are files below it; `missing` is a sentence about why nothing can be written."""
 
     kind: str
     target: str
     regex: str = ""
+    dataset: DatasetPlan | None = None
+    paths: tuple[str, ...] = ()
+    metadata: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    missing: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +170,9 @@ class AttemptPlan:
     sandbox: Sandbox = Sandbox.AUTO
     network: str = "private"
     """`private`: an address of its own; `node`: the node's network, when a group spans several nodes."""
+    mounts: tuple[str, ...] = ()
+    """`source[:target]`: what of the node the task sees and may write; the pool allowed it."""
+    privileged: bool = False
     barrier: bool = False
     """The command waits for `go` after the inputs are there."""
     restart: int = 0

@@ -8,8 +8,8 @@ knows.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -41,8 +41,9 @@ from osmo_ray.spec.model import (
     UrlOutput,
     WorkflowSpec,
 )
-from osmo_ray.spec.rules import Finding, check
+from osmo_ray.spec.rules import Finding, Trouble, check
 from osmo_ray.spec.rules import credentials as missing_credentials
+from osmo_ray.spec.rules import datasets as missing_datasets
 from osmo_ray.spec.strict import extensions
 from osmo_ray.spec.template import Rendered
 
@@ -79,23 +80,57 @@ def read_section(
     return matrix.expand(spec)
 
 
-def refuse_credentials(
-    spec: WorkflowSpec,
-    known: Mapping[str, frozenset[str]],
-    section: Section | None = None,
-    written: Sequence[str] = (),
-    rendered: Rendered | None = None,
-) -> None:
-    """Raises `SpecError` for credentials that nobody has; with the section that `spec` was read from, each with its
-    place."""
-    tree = compose(_source(section, written, rendered)) if section else None
-    loose = tree is not None and bool(tree.value["workflow"].get("tasks"))
-    found = list(itertools.islice(missing_credentials(spec, known, loose=loose), MAX_PROBLEMS))
-    if not found:
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A workflow's section as it was submitted, for mistakes that are found after reading it."""
+
+    section: Section
+    written: Sequence[str]
+    rendered: Rendered | None = None
+
+    def tree(self) -> Tree:
+        return compose(_source(self.section, self.written, self.rendered))
+
+
+def refuse(find: Callable[[Callable[[TaskSpec], Path]], Iterable[Finding]], code: str, file: Written | None) -> None:
+    """Raises `SpecError` for what `find` finds, each at its place where there is a file. `find` is given the place of
+    each task in it."""
+    if file is None:
+        found = list(itertools.islice(find(lambda task: ("workflow", "tasks", task.name)), MAX_PROBLEMS))
+        if found:
+            raise SpecError([Problem(f.message, show_path(f.path), hint=f.hint) for f in found], code)
         return
-    if tree is None:
-        raise SpecError([Problem(f.message, show_path(f.path), hint=f.hint) for f in found], "CREDENTIAL")
-    raise SpecError([tree.problem(f.path, f.message, f.hint, key=f.key) for f in found], "CREDENTIAL")
+    tree = file.tree()
+    places = _places(tree)
+    found = list(itertools.islice(find(lambda t: places.get(_origin(t), ("workflow",))), MAX_PROBLEMS))
+    if found:
+        raise SpecError([tree.problem(f.path, f.message, f.hint, key=f.key) for f in found], code)
+
+
+def refuse_credentials(spec: WorkflowSpec, known: Mapping[str, frozenset[str]], file: Written | None = None) -> None:
+    """Raises `SpecError` for credentials that nobody has."""
+    refuse(lambda where: missing_credentials(spec, known, where), "CREDENTIAL", file)
+
+
+def refuse_datasets(spec: WorkflowSpec, reads: Trouble, writes: Trouble, file: Written | None = None) -> None:
+    """Raises `SpecError` for datasets that cannot be read or written."""
+    refuse(lambda where: missing_datasets(spec, reads, writes, where), "USAGE", file)
+
+
+def _origin(task: TaskSpec) -> str:
+    return task.sweep.name if task.sweep else task.name
+
+
+def _places(tree: Tree) -> Mapping[str, Path]:
+    """By name, where each task stands in the file."""
+    section = tree.value["workflow"]
+    found: dict[str, Path] = {}
+    for number, task in enumerate(section.get("tasks") or ()):
+        found[str(task.get("name"))] = ("workflow", "tasks", number)
+    for number, group in enumerate(section.get("groups") or ()):
+        for index, task in enumerate(group.get("tasks") or ()):
+            found[str(task.get("name"))] = ("workflow", "groups", number, "tasks", index)
+    return found
 
 
 def validate(spec: WorkflowSpec) -> tuple[Problem, ...]:

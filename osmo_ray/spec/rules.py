@@ -363,12 +363,13 @@ def _below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder + "/")
 
 
-def credentials(spec: WorkflowSpec, known: Mapping[str, frozenset[str]], *, loose: bool) -> Findings:
-    """Credentials that tasks name and their user does not have; `known` are names with their keys."""
-    for g, group in enumerate(spec.groups):
-        for t, task in enumerate(group.tasks):
+def credentials(spec: WorkflowSpec, known: Mapping[str, frozenset[str]], where: Callable[[TaskSpec], Path]) -> Findings:
+    """Credentials that tasks name and their user does not have; `known` are names with their keys, `where` is the place
+    of a task in the file."""
+    for group in spec.groups:
+        for task in group.tasks:
             for name, wanted in task.credentials.items():
-                place = (*_at(loose, g, t), "credentials", name)
+                place = (*where(task), "credentials", name)
                 if name not in known:
                     hint = suggest(name, known) or f"set it with: osmo credential set {name}"
                     yield Finding(place, f"you have no credential {name!r}", hint, key=True)
@@ -377,6 +378,24 @@ def credentials(spec: WorkflowSpec, known: Mapping[str, frozenset[str]], *, loos
                         if key not in known[name]:
                             hint = f"its keys are {', '.join(sorted(known[name]))}"
                             yield Finding((*place, variable), f"the credential {name!r} has no key {key!r}", hint)
+
+
+Trouble = Mapping[str, tuple[str, str]]
+"""Names of datasets as they are written, with what is wrong with each and what to do about it."""
+
+
+def datasets(spec: WorkflowSpec, reads: Trouble, writes: Trouble, where: Callable[[TaskSpec], Path]) -> Findings:
+    """Datasets that cannot be read or written, each at its place."""
+    for group in spec.groups:
+        for task in group.tasks:
+            at = where(task)
+            for index, wanted in enumerate(task.inputs):
+                if isinstance(wanted, DatasetInput) and wanted.name in reads:
+                    yield Finding((*at, "inputs", index, "dataset", "name"), *reads[wanted.name])
+            for index, output in enumerate(task.outputs):
+                if isinstance(output, DatasetOutput | UpdateDatasetOutput) and output.name in writes:
+                    kind = "dataset" if isinstance(output, DatasetOutput) else "update_dataset"
+                    yield Finding((*at, "outputs", index, kind, "name"), *writes[output.name])
 
 
 def _credentials(at: Path, task: TaskSpec) -> Findings:

@@ -28,6 +28,10 @@ class LeaseLost(StoreError):
     """Another holder has the lease now; whatever was about to be written was not."""
 
 
+class Conflicted(StoreError):
+    """Somebody else wrote first; nothing was written. Read it again and decide anew."""
+
+
 class StorageFull(StoreError):
     """The disk of the database is full (or nearly so); nothing was written."""
 
@@ -219,6 +223,22 @@ class Credential:
 
 
 @dataclass(frozen=True, slots=True)
+class DatasetRead:
+    """A version that a group reads where its workflow names `reference`. `workflow` and `user` are filled in when it is
+    read back."""
+
+    workflow_uuid: str
+    group_uuid: str
+    reference: str
+    bucket: str
+    name: str
+    version: int
+    at: float
+    workflow: str = ""
+    user: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """A finished workflow whose user wants to hear of it by `channel` (`mail` or `hook`) and has not yet."""
 
@@ -334,6 +354,35 @@ class Texts:
     """Other workflows, by uuid, whose outputs this one reads: they are kept as long as it is."""
     code: tuple[str, ...] = ()
     """Archives of code that it names, kept as long as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One revision of one type of configuration. `body` is the whole type, `name` what of it was changed, or empty."""
+
+    type: str
+    revision: int
+    body: Mapping[str, object]
+    user: str
+    at: float
+    name: str = ""
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    deleted: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigQuery:
+    """Which revisions; times are seconds since the epoch, 0.0 for any."""
+
+    types: tuple[str, ...] = ()
+    name: str = ""
+    revision: int = 0
+    after: float = 0.0
+    before: float = 0.0
+    offset: int = 0
+    limit: int = 20
+    descending: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -583,6 +632,34 @@ class Store(Protocol):
 
     def delete_credential(self, user: str, name: str) -> Credential | None:
         """What was removed; None when there was none."""
+        ...
+
+    # -- configuration
+    def config(self, type: str, revision: int = 0) -> Config | None:
+        """The newest revision of a type, or this one."""
+        ...
+
+    def save_config(self, config: Config) -> int:
+        """Add a revision, which has to be the next one. Raises `Conflicted`."""
+        ...
+
+    def config_history(self, query: ConfigQuery) -> Sequence[Config]: ...
+
+    def mark_config(self, type: str, revision: int, *, deleted_by: str = "", tags: Sequence[str] | None = None) -> bool:
+        """Hide a revision from the history, or give it other tags; False if there is none."""
+        ...
+
+    # -- datasets
+    def pin(self, reads: Sequence[DatasetRead]) -> Sequence[DatasetRead]:
+        """Fix what one reference of one group means, or learn what it was fixed to before."""
+        ...
+
+    def pins(self, group_uuid: str) -> Sequence[DatasetRead]:
+        """All that is fixed for a group."""
+        ...
+
+    def readers(self, bucket: str, name: str, version: int | None = None, limit: int = 1000) -> Sequence[DatasetRead]:
+        """Who reads a dataset (in one version), newest first."""
         ...
 
     # -- notices

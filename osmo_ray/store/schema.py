@@ -22,7 +22,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0006"
+REVISION = "0008"
 """The newest migration; the code works with this one only."""
 
 metadata = MetaData(
@@ -316,6 +316,22 @@ credentials = Table(
 )
 """`sealed` is what a vault made of the values, in base64; `profile` is NULL, a registry's host or an endpoint."""
 
+dataset_reads = Table(
+    "dataset_reads",
+    metadata,
+    of_workflow(),
+    Column("group_uuid", Text, primary_key=True),
+    Column("reference", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    text("bucket"),
+    whole("version"),
+    double("at"),
+    Index(None, "bucket", "name", "version"),
+    Index(None, "workflow_uuid"),
+)
+"""Which version a group reads where its workflow says `reference`: fixed when the group is first sent, so that retries
+and all its tasks read the same one. A collection has a row for each member."""
+
 notices = Table(
     "notices",
     metadata,
@@ -417,3 +433,19 @@ output_uses = Table(
     Index(None, "source_uuid"),
 )
 """Workflows whose outputs another one reads or has as its own; they stay as long as that one does."""
+
+configs = Table(
+    "configs",
+    metadata,
+    Column("type", Text, primary_key=True),
+    Column("revision", Integer, primary_key=True, autoincrement=False),
+    text("name"),
+    text("body"),
+    text("user_name"),
+    double("at"),
+    text("description"),
+    text("tags"),
+    text("deleted"),
+    Index(None, "at"),
+)
+"""Every revision of every type of configuration, whole, as JSON; `deleted` names who hid it from the history."""

@@ -1,7 +1,7 @@
 """The store of every platform: SQLite on a laptop, PostgreSQL in production, the same verbs.
 
 `SqlStore` only puts the parts together; see `writing`, `leading`, `reading`, `around`,
-`apps`, `credentials`, `identity`, `notices` and `sessions`.
+`apps`, `credentials`, `datasets`, `identity`, `notices` and `sessions`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from osmo_ray.store.apps import Apps
 from osmo_ray.store.around import Around
 from osmo_ray.store.caching import Caching
 from osmo_ray.store.clusters import Clusters
+from osmo_ray.store.configs import Configs
 from osmo_ray.store.credentials import Credentials
 from osmo_ray.store.database import Database
+from osmo_ray.store.datasets import Datasets
 from osmo_ray.store.identity import Identity
 from osmo_ray.store.notices import Notices
 from osmo_ray.store.protocol import StoreError
@@ -25,7 +27,9 @@ from osmo_ray.store.sessions import Sessions
 from osmo_ray.store.writing import Writing
 
 
-class SqlStore(Writing, Reading, Around, Apps, Credentials, Notices, Identity, Sessions, Clusters, Caching):
+class SqlStore(
+    Writing, Reading, Around, Apps, Credentials, Datasets, Notices, Identity, Sessions, Clusters, Caching, Configs
+):
     """State of one platform. May be used by many threads at once, and by many processes on one URL.
 
     `url` is `sqlite:////path/osmo.db` or `postgresql://user@host/database`. `disk_reserve` is the free space, in

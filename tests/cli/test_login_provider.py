@@ -32,9 +32,7 @@ def provider(tmp_path: Path) -> Iterator[IdentityProvider]:
 
 
 @pytest.fixture
-def url(
-    world: World, provider: IdentityProvider, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[str]:
+def url(world: World, provider: IdentityProvider, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     world.now = time.time()
     asked = OidcSettings(
         provider.issuer, PLATFORM, SECRET, DEVICE, role_map=read_role_map("robot-admins=osmo-admin,everyone=osmo-user")

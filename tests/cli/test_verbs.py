@@ -217,6 +217,27 @@ def test_a_sweep_is_a_table_by_its_figures(site: Site, world: World, capsys: Cap
     assert f"{name}: canceled" in osmo(capsys, "workflow", "cancel", name, "--task", "a")
 
 
+def test_config_is_shown_changed_and_rolled_back(site: Site, capsys: Capture, tmp_path: Path) -> None:
+    file = tmp_path / "pool.yaml"
+    file.write_text("description: ours\nmax_exec_timeout: 1h\n")
+    osmo(capsys, "config", "update", "pool", "default", "--file", str(file), "-d", "for us", "--tags", "a")
+    assert "description: ours" in osmo(capsys, "config", "show", "pool", "default")
+    file.write_text("description: theirs\n")
+    osmo(capsys, "config", "update", "pool", "default", "--file", str(file), "--merge")
+    told = osmo(capsys, "config", "history").splitlines()
+    assert [line.split()[:3] for line in told if line.startswith("POOL")] == [
+        ["POOL", "2", "default"],
+        ["POOL", "1", "default"],
+    ]
+    assert "-  description: ours" in osmo(capsys, "config", "diff", "pool", "1", "2")
+    osmo(capsys, "config", "rollback", "pool", "1")
+    shown = json.loads(osmo(capsys, "config", "show", "pool", "--format-type", "json"))
+    assert shown["pools"]["default"]["description"] == "ours"
+    osmo(capsys, "config", "tag", "pool", "1", "--set", "b", "--delete", "a")
+    osmo(capsys, "config", "delete", "pool", "default")
+    assert "osmo-admin" in osmo(capsys, "config", "show", "role")
+
+
 def test_wait_gives_up_when_told(site: Site, world: World, capsys: Capture) -> None:
     assert "still PENDING" in osmo(capsys, "workflow", "wait", mine(world), "--timeout", "0", code=75)
 

@@ -16,7 +16,7 @@ OLD, USED, ASKED = ("ab" * 32, "cd" * 32, "ef" * 32)
 
 
 async def test_only_what_nobody_names_goes(store, tmp_path):
-    objects = LocalStore((tmp_path / "objects").as_uri())
+    objects = LocalStore(tmp_path / "objects")
     for digest in (OLD, USED, ASKED):
         objects.write(f"code/{digest}/code.zip", b"zip")
         objects.write(f"code/{digest}/.osmo-manifest.json", b"{}")

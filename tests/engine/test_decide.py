@@ -11,12 +11,13 @@ from osmo_ray.engine.admit import admit
 from osmo_ray.engine.decide import decide, decide_all
 from osmo_ray.engine.events import CancelRequested, Observed, Placed, Policy, Preempted, Tick
 from osmo_ray.engine.explain import explain
+from osmo_ray.engine.limits import next_limit
 from osmo_ray.engine.model import ApplyGroup, DeleteGroup, Workflow
 from osmo_ray.engine.plans import PoolRules, group_plan
 from osmo_ray.engine.status import TaskStatus as S
 from osmo_ray.engine.status import WorkflowStatus as W
 from osmo_ray.spec.attempt import AttemptKey, Observation, Phase
-from osmo_ray.spec.model import GroupSpec, Priority, TaskInput, TaskSpec, WorkflowSpec
+from osmo_ray.spec.model import GroupSpec, Priority, TaskInput, TaskSpec, UrlInput, UrlOutput, WorkflowSpec
 from osmo_ray.spec.reason import Reason
 
 
@@ -252,6 +253,21 @@ def test_queue_and_execution_timeouts():
     assert run.commands == [DeleteGroup("a-group", 30.0)]
 
 
+def test_timeouts_of_each_group_where_the_platform_says_so():
+    spec = loose(task("a"), task("b", "a"), task("c"))
+    run = Run(spec, Policy(timeouts="per-group"), queue_timeout=100.0, exec_timeout=50.0)
+    assert next_limit(run.workflow, run.policy) == run.workflow.submitted + 100.0
+    run.place("a").see("a", Phase.RUNNING)
+    began = run.group_of("a").times.running
+    run.now = began + 48.0  # `send` adds one
+    assert run.send(Tick()).task("a").status is S.RUNNING
+    assert next_limit(run.workflow, run.policy) == began + 50.0
+    assert run.send(Tick()).statuses() == {"a": S.FAILED_EXEC_TIMEOUT, "b": S.FAILED_UPSTREAM, "c": S.PROCESSING}
+    run.now = run.workflow.submitted + 100.0
+    assert run.send(Tick()).task("c").status is S.FAILED_QUEUE_TIMEOUT
+    assert run.workflow.status is W.FAILED_EXEC_TIMEOUT
+
+
 def test_a_start_that_takes_too_long():
     run = Run(loose(task("a")), Policy(start_timeout=5)).place("a")
     run.now += 10
@@ -281,3 +297,18 @@ def test_the_same_event_twice_changes_nothing():
 def test_a_late_earlier_phase_does_not_go_back():
     run = Run(loose(task("a"))).place("a").see("a", Phase.RUNNING).see("a", Phase.ACCEPTED)
     assert run.task("a").status is S.RUNNING
+
+
+def test_urls_carry_the_workflow_that_they_name():
+    spec = loose(
+        replace(
+            task("a"),
+            inputs=(UrlInput("s3://b/{{workflow_id}}/in"),),
+            outputs=(UrlOutput("s3://b/{{workflow_id}}/{{output}}"),),
+        )
+    )
+    run = Run(spec).place("a")
+    (attempt,) = group_plan(run.workflow, run.group_of("a"), PoolRules()).attempts
+    id = run.workflow.id
+    assert attempt.inputs[0].source == f"s3://b/{id}/in"
+    assert attempt.outputs[0].target == f"s3://b/{id}/{{{{output}}}}"

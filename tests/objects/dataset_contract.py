@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from osmo_ray.data.errors import Conflict, DataError, NoSuchDataset
-from osmo_ray.data.versions import Requires
+from osmo_ray.data.versions import Lineage, Requires
 from osmo_ray.objects.datasets import Dataset, open_bucket
 from osmo_ray.objects.datasets.collecting import Policy, collect, verify
 from osmo_ray.objects.datasets.dataset import About, Source
@@ -219,3 +219,43 @@ def _all(work: object, count: int) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+
+    def test_an_attempt_commits_once_and_not_after_a_later_one(self, store: ObjectStore, tmp_path: Path) -> None:
+        dataset = Dataset(open_bucket(store), "robots", create=True)
+
+        def attempt(retry: int, text: str) -> int:
+            (tmp_path / "x").write_text(text)
+            about = About(lineage=Lineage(retry=retry), writer="task/0")
+            return dataset.upload([tmp_path / "x"], about).number
+
+        assert attempt(0, "a") == 1
+        assert attempt(0, "a") == 1, "the same attempt once more, as after a crash before it could tell"
+        assert dataset.upload([tmp_path / "x"], About()).number == 2, "people may upload the same twice"
+        assert attempt(1, "a") == 1, "a retry that made the same files makes no other version"
+        assert attempt(2, "b") == 3
+        with pytest.raises(Conflict, match="later attempt"):
+            attempt(1, "c")
+        assert [v.number for v in dataset.versions()] == [1, 2, 3]
+
+    def test_a_late_attempt_that_races_with_a_later_one_loses(self, store: ObjectStore, tmp_path: Path) -> None:
+        dataset = Dataset(open_bucket(store), "robots", create=True)
+        ready = threading.Barrier(6)
+        told: list[object] = []
+
+        def attempt(retry: int) -> None:
+            (tmp_path / f"{retry}").write_text(f"{retry}")
+            ready.wait()
+            about = About(lineage=Lineage(retry=retry), writer="task/0")
+            try:
+                told.append(dataset.upload([tmp_path / f"{retry}"], about).lineage.retry)
+            except Conflict as error:
+                told.append(error)
+
+        threads = [threading.Thread(target=attempt, args=(n,)) for n in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        made = [version.lineage.retry for version in dataset.versions()]
+        assert made == sorted(made) and made[-1] == 5 and len(told) == 6
+        assert sorted(t for t in told if isinstance(t, int)) == made

@@ -19,7 +19,9 @@ def told(tmp_path: Path, no_tls: bool = True, **settings: Any) -> str:
     return refuse(Settings(home=tmp_path, **settings), argparse.Namespace(insecure_no_tls=no_tls))
 
 
-@pytest.mark.parametrize("settings", [{}, WHOLE, {**WHOLE, **AWAY}, AWAY, {**WHOLE, "oidc_issuer": "http://127.0.0.1:9"}])
+@pytest.mark.parametrize(
+    "settings", [{}, WHOLE, {**WHOLE, **AWAY}, AWAY, {**WHOLE, "oidc_issuer": "http://127.0.0.1:9"}]
+)
 def test_what_is_whole_starts(tmp_path: Path, settings: dict[str, str]) -> None:
     assert told(tmp_path, **settings) == ""
 

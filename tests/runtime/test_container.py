@@ -165,3 +165,18 @@ async def test_a_checkpoint_of_a_container_comes_at_its_end(contained: Host, ima
     assert (await contained.run(one)).exit_code == 4
     assert (kept / "a").read_text() == "1\n"
     assert not (kept / "b").exists()
+
+
+@pytest.mark.container
+async def test_a_container_sees_what_the_pool_allows(contained: Host, image: str, folder: Path) -> None:
+    data = folder / "data"
+    data.mkdir()
+    one = shell(
+        "echo 1 > /mnt/made; grep CapEff /proc/self/status", image=image, mounts=(f"{data}:/mnt",), privileged=True
+    )
+    assert (await contained.run(one)).exit_code == 0
+    assert (data / "made").read_text() == "1\n"
+    every = int((await contained.text(one.key)).split()[1], 16)
+    plain = shell("grep CapEff /proc/self/status", image=image)
+    await contained.run(plain)
+    assert every > int((await contained.text(plain.key)).split()[1], 16)

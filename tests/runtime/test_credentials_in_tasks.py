@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from moto.server import ThreadedMotoServer
 
+from osmo_ray.objects import keyed
 from osmo_ray.runtime import codec, container, work
 from osmo_ray.runtime.logs import Log
 from osmo_ray.runtime.masking import Masker
@@ -101,12 +102,15 @@ def test_a_registry_login_stands_in_a_file_for_the_pull_alone(tmp_path: Path) ->
 
 def test_the_key_of_the_longest_endpoint_is_used() -> None:
     keys = (DataKey("s3://b", "one", "k"), DataKey("s3://b/deep", "two", "k", "eu", "http://127.0.0.1:9"))
-    assert work.options(keys, "s3://b/x")["key"] == "one"
-    assert work.options(keys, "s3://b/deep/x") == {
+    assert keyed.store_options(keys, "s3://b/x")["key"] == "one"
+    assert keyed.store_options(keys, "s3://b/deep/x") == {
         "key": "two", "secret": "k", "endpoint_url": "http://127.0.0.1:9", "client_kwargs": {"region_name": "eu"},
     }  # fmt: skip
-    assert work.options(keys, "s3://bother/x") == {}
-    assert work.options((DataKey("az://c", "acc", "k"),), "az://c/x") == {"account_name": "acc", "account_key": "k"}
+    assert keyed.store_options(keys, "s3://bother/x") == {}
+    assert keyed.store_options((DataKey("az://c", "acc", "k"),), "az://c/x") == {
+        "account_name": "acc",
+        "account_key": "k",
+    }
 
 
 def test_a_store_is_reached_by_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +124,7 @@ def test_a_store_is_reached_by_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
         url = f"http://{host}:{port}"
         urllib.request.urlopen(urllib.request.Request(f"{url}/robots", method="PUT"), timeout=10).close()
         key = DataKey("s3://robots", "id", "secret", "us-east-1", url)
-        store = work.open_store("s3://robots/run", **work.options([key], "s3://robots/run"))
+        store = work.open_store("s3://robots/run", **keyed.store_options([key], "s3://robots/run"))
         store.write("x", b"hello")
         assert store.read("x") == b"hello"
     finally:

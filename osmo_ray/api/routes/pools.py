@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter
 
+from osmo_ray.api import grounds
+from osmo_ray.api.clusters import backend_of
 from osmo_ray.api.errors import ApiError
+from osmo_ray.api.grounds import configured
 from osmo_ray.api.nouns import (
     ConciseList,
     ConcisePool,
@@ -26,6 +29,7 @@ from osmo_ray.api.nouns import (
     PoolWithUsage,
     Resource,
     ResourceList,
+    TopologyKey,
     Usage,
 )
 from osmo_ray.api.routes.common import Many, User
@@ -34,11 +38,15 @@ from osmo_ray.api.services import Services
 from osmo_ray.api.submission import check_pool, pool_names
 from osmo_ray.api.views import gibi
 from osmo_ray.spec.attempt import NodeReport
+from osmo_ray.spec.model import Timeouts, WorkflowSpec
+from osmo_ray.spec.pools import PlatformSpec
 from osmo_ray.spec.quantity import show_seconds
 from osmo_ray.store.protocol import TaskQuery, TaskRow
 
 HOLDING = ("SCHEDULING", "INITIALIZING", "RUNNING")
 UNLIMITED = -1.0
+_NOTHING = WorkflowSpec("", ())
+_EVERYTHING = WorkflowSpec("", (), timeout=Timeouts(float("inf"), float("inf")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,38 +151,45 @@ def _wanted(services: Services, names: list[str] | None) -> list[str]:
     return list(dict.fromkeys(names or pool_names(services)))
 
 
-def _share(services: Services, pool: str) -> tuple[float, float, float] | None:
-    """(guarantee, maximum, weight) of GPUs of a pool's queue; None where there are no quotas for it."""
-    quota = services.quota.snapshot() if services.quota else None
-    if quota is None:
-        return None
-    name = quota.resolve(pool)
-    return next((q.gpu for q in quota.queues if q.name == name), None)
-
-
 def pool_view(services: Services, pool: str, nodes: Sequence[NodeReport]) -> PoolView:
     """A pool as clients know it."""
-    settings = services.settings
-    share = _share(services, pool) or (UNLIMITED, UNLIMITED, 1.0)
+    share = grounds.share(services, pool) or (UNLIMITED, UNLIMITED, 1.0)
     guarantee, maximum, weight = (int(n) if n == int(n) else n for n in share)
+    written = configured(services, pool)
+    default, most = (grounds.limits(services, written, spec) for spec in (_NOTHING, _EVERYTHING))
+    names = sorted({n.platform for n in nodes} | written.platforms.keys())
+    status = "MAINTENANCE" if written.maintenance else "ONLINE" if nodes else "OFFLINE"
     return PoolView(
         name=pool,
-        description="Every node of this platform",
-        status="ONLINE" if nodes else "OFFLINE",
-        backend=settings.backend,
-        default_platform=settings.platform,
-        default_exec_timeout=show_seconds(settings.exec_timeout),
-        default_queue_timeout=show_seconds(settings.queue_timeout),
-        max_exec_timeout=show_seconds(settings.exec_timeout),
-        max_queue_timeout=show_seconds(settings.queue_timeout),
+        description=written.description or "Every node of this platform",
+        status=status,
+        enable_maintenance=written.maintenance,
+        backend=backend_of(services, pool),
+        default_platform=written.default_platform or None,
+        default_exec_timeout=show_seconds(default.exec_timeout),
+        default_queue_timeout=show_seconds(default.queue_timeout),
+        max_exec_timeout=show_seconds(most.exec_timeout),
+        max_queue_timeout=show_seconds(most.queue_timeout),
+        default_exit_actions=dict(written.exit_actions),
         resources=PoolShares(gpu=GpuShare(guarantee=guarantee, maximum=maximum, weight=weight)),
-        platforms={p: PlatformView() for p in sorted({n.platform for n in nodes} | {settings.platform})},
+        topology_keys=[TopologyKey(key=key, label=label) for key, label in written.topology.items()],
+        platforms={name: _platform(written.platform(name)) for name in names},
+    )
+
+
+def _platform(found: PlatformSpec) -> PlatformView:
+    return PlatformView(
+        description=found.description,
+        host_network_allowed=found.host_network,
+        privileged_allowed=found.privileged,
+        allowed_mounts=list(found.allowed_mounts),
+        default_mounts=list(found.default_mounts),
     )
 
 
 def _limit(services: Services, pool: str, capacity: int) -> float:
     """GPUs that are the pool's own: its guarantee, or all there are."""
-    share = _share(services, pool)
+    share = grounds.share(services, pool)
     return float(capacity) if share is None or share[0] == UNLIMITED else share[0]
 
 

@@ -44,12 +44,13 @@ def routes(services: Services) -> APIRouter:
         order = Order(
             pool,
             user.user,
-            body,
-            workflow_id or "",
-            dry_run,
-            validation_only,
-            priority or "NORMAL",
-            environment,
+            user.roles,
+            body=body,
+            resubmit=workflow_id or "",
+            dry_run=dry_run,
+            validation_only=validation_only,
+            priority=priority or "NORMAL",
+            environment=environment,
             app=used(services, app_uuid, app_version),
         )
         return submit(services, order, links)
@@ -68,7 +69,8 @@ def routes(services: Services) -> APIRouter:
         order = Order(
             pool,
             user.user,
-            body,
+            user.roles,
+            body=body,
             priority=old.priority.value,
             environment=tuple(env_vars or ()),
             restart=old.id,

@@ -12,12 +12,14 @@ import fcntl
 import os
 import uuid
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from osmo_ray.data.chunking import Part
 from osmo_ray.data.errors import DataError
 from osmo_ray.data.manifest import Entry
+from osmo_ray.data.reads import Run
 from osmo_ray.objects.copying import copy, write_all
 from osmo_ray.objects.datasets.reading import Reader
 
@@ -44,6 +46,35 @@ class NodeCache:
             self._fetch(target, entry, reader)
         return target
 
+    def fill(self, entries: Iterable[Entry], reader: Reader, pool: ThreadPoolExecutor) -> int:
+        """Fetch what is not here yet of these files, in few reads; the number of bytes that were fetched."""
+        missing = {e.digest: e for e in entries if e.digest is not None and not self._place(e.digest).exists()}
+        small = [(digest, e) for digest, e in missing.items() if e.parts is None]
+        flying = [pool.submit(self._put_run, run, reader) for run in reader.plan(small)] if small else []
+        for digest, entry in missing.items():
+            if entry.parts is not None:
+                self._fetch(self._place(digest), entry, reader)
+        for future in flying:
+            future.result()
+        self.trim()
+        return sum(entry.size for entry in missing.values())
+
+    def _put_run(self, run: Run[tuple[bytes, Entry]], reader: Reader) -> None:
+        for entry, data in reader.read(run):
+            assert entry.digest is not None
+            if len(data) != entry.size:
+                raise DataError(f"{entry.path!r} has {len(data)} bytes in the bucket, {entry.size} in the manifest")
+            target = self._place(entry.digest)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part = target.with_name(f".{uuid.uuid4().hex}")
+            try:
+                with part.open("xb") as sink:
+                    write_all(sink.fileno(), bytes(data))
+                    os.fchmod(sink.fileno(), 0o444)
+                part.replace(target)
+            finally:
+                part.unlink(missing_ok=True)
+
     def give(self, entry: Entry, target: Path, reader: Reader, *, link: bool = False) -> None:
         """The file at `target`, which must not exist: a hard link with `link` (then nobody may write to it), else a
         copy of its own (a reflink where the filesystem has them) with the manifest's mode and time."""
@@ -59,6 +90,11 @@ class NodeCache:
                 if not target.parent.is_dir():
                     raise
         raise DataError(f"the node's cache of {self._limit} bytes is too small for what runs here; enlarge it")
+
+    @property
+    def largest(self) -> int:
+        """Files above this would push out too much of what others need."""
+        return self._limit // 4
 
     def size(self) -> int:
         return sum(size for _, size, _ in self._listed())

@@ -52,6 +52,8 @@ class About:
     created_by: str = ""
     lineage: Lineage = field(default_factory=Lineage)
     metadata: Mapping[str, Any] | None = None
+    writer: str = ""
+    """What commits once only: see `Version`."""
 
 
 class Dataset:
@@ -62,13 +64,21 @@ class Dataset:
         self.id = catalog.dataset_id(bucket, name, create=create)
 
     def upload(
-        self, sources: Sequence[Source | Path], about: About = About(), *, regex: str = "", expect: int | None = None
+        self,
+        sources: Sequence[Source | Path],
+        about: About = About(),
+        *,
+        regex: str = "",
+        expect: int | None = None,
+        claimed: int | None = None,
     ) -> Version:
         """A new version that holds these sources and nothing else; the first source of a path wins. `regex` must
-        match at the start of a path. `expect` is the number that the version must get (`Conflict` otherwise)."""
+        match at the start of a path. `expect` is the number that the version must get (`Conflict` otherwise),
+        `claimed` one that was claimed for it."""
         with self._writing() as (session, sender):
             table = table_of(self._added(sources, sender, regex))
-            return commit(self.bucket, self.id, table, self._draft(about, session), session, sender, expect=expect)
+            draft = self._draft(about, session)
+            return commit(self.bucket, self.id, table, draft, session, sender, expect=expect, claimed=claimed)
 
     def update(
         self,
@@ -99,7 +109,7 @@ class Dataset:
     def versions(self) -> list[Version]:
         """All that are not deleted, oldest first."""
         gone = set(self.bucket.numbers(layout.deleted(self.id)))
-        return [self._load(number) for number in self.bucket.numbers(layout.versions(self.id)) if number not in gone]
+        return [self.numbered(number) for number in self.bucket.numbers(layout.versions(self.id)) if number not in gone]
 
     def version(self, selector: str = LATEST) -> Version:
         """By number, tag, or `latest`. Raises `NoSuchDataset`."""
@@ -113,13 +123,13 @@ class Dataset:
             if found is None or found in gone:
                 raise NoSuchDataset(f"dataset {self.name!r} has no version or tag {selector!r}; see its log")
             number = found
-        return self._load(number)
+        return self.numbered(number)
 
     def log(self, selector: str = LATEST) -> Iterator[Version]:
         """A version, what it was made from, and so on."""
         at: int | None = self.version(selector).number
         while at is not None:
-            found = self._load(at)
+            found = self.numbered(at)
             yield found
             at = found.parent
 
@@ -231,10 +241,11 @@ class Dataset:
     def _draft(self, about: About, session: Session) -> Version:
         return Version(
             0, "", "", 0, 0, self.bucket.now(), about.created_by, None, about.message, session.id, about.lineage,
-            dict(about.metadata or {}),
+            dict(about.metadata or {}), about.writer,
         )  # fmt: skip
 
-    def _load(self, number: int) -> Version:
+    def numbered(self, number: int) -> Version:
+        """The record of a version, be it deleted or not. Raises `NoSuchDataset`."""
         try:
             return load_version(self.bucket.get(layout.numbered(layout.versions(self.id), number)))
         except NoSuchObject:

@@ -40,6 +40,10 @@ def versions(dataset: str) -> str:
     return f"{DATASETS}/{dataset}/versions"
 
 
+def claims(dataset: str) -> str:
+    return f"{DATASETS}/{dataset}/claims"
+
+
 def deleted(dataset: str) -> str:
     return f"{DATASETS}/{dataset}/deleted"
 

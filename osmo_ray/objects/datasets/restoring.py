@@ -20,6 +20,7 @@ from osmo_ray.data.errors import DataError
 from osmo_ray.data.manifest import Entry, Kind
 from osmo_ray.data.reads import Run
 from osmo_ray.objects.copying import write_all
+from osmo_ray.objects.datasets.cache import NodeCache
 from osmo_ray.objects.datasets.reading import Reader
 
 _THREADS = 4
@@ -27,9 +28,12 @@ _PART = b".osmo-part-"
 _GROUP = 4096
 
 
-def restore(entries: Iterable[Entry], target: Path, reader: Reader, *, resume: bool = False) -> int:
-    """Write these rows (in order of path) below `target`; the number of bytes. A folder that is not empty is refused
-    unless `resume` is set, which keeps files that are already right and replaces the others."""
+def restore(
+    entries: Iterable[Entry], target: Path, reader: Reader, *, resume: bool = False, cache: NodeCache | None = None
+) -> int:
+    """Write these rows (in order of path) below `target`; the number of bytes that were written, or with a cache those
+    that it did not have. A folder that is not empty is refused unless `resume` is set, which keeps files that are
+    already right and replaces the others."""
     root = os.fsencode(target)
     _root(root, resume)
     folders: list[tuple[bytes, Entry]] = []
@@ -44,7 +48,7 @@ def restore(entries: Iterable[Entry], target: Path, reader: Reader, *, resume: b
                     folders.append((path, entry))
                 elif not (resume and _right(path, entry, reader)):
                     files.append((path, entry))
-            done += _files(files, reader, pool)
+            done += _from_cache(files, reader, cache, pool) if cache else _files(files, reader, pool)
     for path, entry in reversed(folders):
         os.chmod(path, entry.mode)  # noqa: PTH101 - bytes paths throughout
         os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns))
@@ -113,6 +117,35 @@ def _files(files: list[tuple[bytes, Entry]], reader: Reader, pool: ThreadPoolExe
         if entry.parts is not None:
             _write_large(path, entry, reader, pool)
     return sum(entry.size for _, entry in files)
+
+
+def _from_cache(files: list[tuple[bytes, Entry]], reader: Reader, cache: NodeCache, pool: ThreadPoolExecutor) -> int:
+    """Through the node's cache, in portions that fit into it; files too large for it go past."""
+    past = [one for one in files if not one[1].digest or one[1].size > cache.largest]
+    done = _files(past, reader, pool)
+    for portion in _portions([f for f in files if f[1].digest and f[1].size <= cache.largest], 2 * cache.largest):
+        done += cache.fill([entry for _, entry in portion], reader, pool)
+        list(pool.map(lambda given: _give(given, cache, reader), portion))
+    return done
+
+
+def _portions(files: list[tuple[bytes, Entry]], limit: int) -> Iterator[list[tuple[bytes, Entry]]]:
+    portion: list[tuple[bytes, Entry]] = []
+    size = 0
+    for one in files:
+        if portion and size + one[1].size > limit:
+            yield portion
+            portion, size = [], 0
+        portion.append(one)
+        size += one[1].size
+    yield portion
+
+
+def _give(given: tuple[bytes, Entry], cache: NodeCache, reader: Reader) -> None:
+    path, entry = given
+    part = _temporary(path)
+    cache.give(entry, Path(os.fsdecode(part)), reader)
+    os.replace(part, path)  # noqa: PTH105
 
 
 def _write_run(run: Run[tuple[bytes, tuple[bytes, Entry]]], reader: Reader) -> None:

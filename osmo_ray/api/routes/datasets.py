@@ -1,0 +1,334 @@
+"""Datasets, collections, their versions, tags, labels and metadata; queries; uploads by other clients."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from osmo_ray.api.dataset_shapes import (
+    AttributeBody,
+    AttributeReply,
+    Attributes,
+    CollectBody,
+    DatasetEntry,
+    DatasetList,
+    DatasetView,
+    Download,
+    LineageView,
+    Made,
+    Member,
+    MemberVersion,
+    QueryReply,
+    Reader,
+    RecollectBody,
+    Recollected,
+    Removed,
+    Tagged,
+    UploadBody,
+    UploadReply,
+)
+from osmo_ray.api.datasets import Shelf, day
+from osmo_ray.api.errors import ApiError
+from osmo_ray.api.routes.common import Many, User, parse_moment
+from osmo_ray.api.services import Services
+from osmo_ray.control.datasets import resolve
+from osmo_ray.data import query as language
+from osmo_ray.data.names import LATEST, Reference, check_tag
+from osmo_ray.data.versions import Version
+from osmo_ray.objects.datasets import catalog, guests, layout
+from osmo_ray.objects.datasets.dataset import Dataset
+
+Count = Annotated[int, Query(ge=1, le=1000)]
+Size = Annotated[int, Query(ge=0, le=2**62)]
+_DATASET = "/api/bucket/{bucket}/dataset/{name}"
+_LABEL = 1 << 16
+"""Letters of labels or metadata at once."""
+
+
+def routes(services: Services) -> APIRouter:
+    router = APIRouter(tags=["dataset"])
+    _lists(router, services)
+    _reads(router, services)
+    _uploads(router, services)
+    _changes(router, services)
+    return router
+
+
+def _lists(router: APIRouter, services: Services) -> None:
+    @router.get("/api/bucket/list_dataset")
+    def list_datasets(
+        user: User,
+        name: str = "",
+        users: Annotated[list[str] | None, Query(alias="user")] = None,
+        buckets: Many = None,
+        dataset_type: str = "",
+        latest_before: str | None = None,
+        latest_after: str | None = None,
+        all_users: bool = False,
+        order: str = "ASC",
+        count: Count = 20,
+    ) -> DatasetList:
+        wanted = {*users} if users else set() if all_users else {user.user}
+        before, after = parse_moment("latest_before", latest_before), parse_moment("latest_after", latest_after)
+        found: list[DatasetEntry] = []
+        for bucket in buckets or services.buckets.places:
+            shelf = Shelf.of(services, bucket, user.user)
+            for known, entry in shelf.entries():
+                newest = parse_moment("time", entry.last_created or entry.create_time) or 0.0
+                fits = name in known.name and dataset_type.upper() in ("", entry.type)
+                fits = fits and (before is None or newest < before) and (after is None or newest > after)
+                if fits and (not wanted or entry.type == "COLLECTION" or wanted & shelf.users(known)):
+                    found.append(entry)
+        found.sort(key=lambda e: (e.last_created or e.create_time, e.bucket, e.name))
+        newest_first = found[::-1][:count]
+        return DatasetList(datasets=newest_first if order.upper() == "DESC" else newest_first[::-1])
+
+    @router.get("/api/bucket/{bucket}/query")
+    def query_datasets(bucket: str, command: str, user: User) -> QueryReply:
+        asked = language.parse(command)
+        shelf = Shelf.of(services, bucket, user.user)
+        known = {(row.name, row.version): (row, view) for row, view in shelf.rows(versions=asked.versions)}
+        found = [known[row.name, row.version][1] for row in asked.select([row for row, _ in known.values()])]
+        if not found:
+            raise ApiError(f"Nothing in bucket {bucket} is what the query asks for.")
+        return QueryReply(type="VERSION" if asked.versions else "DATASET", datasets=found)
+
+
+def _reads(router: APIRouter, services: Services) -> None:
+    @router.get(_DATASET)
+    def download_dataset(bucket: str, name: str, user: User, tag: str = LATEST) -> Download:
+        return _download(Shelf.of(services, bucket, user.user), name, tag)
+
+    @router.post(f"{_DATASET}/migrate")
+    def migrate_dataset(bucket: str, name: str, user: User, tag: str = LATEST) -> Download:
+        return _download(Shelf.of(services, bucket, user.user), name, tag)
+
+    @router.get(f"{_DATASET}/info")
+    def dataset_info(
+        bucket: str, name: str, user: User, tag: str = "", all_flag: bool = False, count: Count = 100,
+        order: str = "ASC",
+    ) -> DatasetView:  # fmt: skip
+        shelf = Shelf.of(services, bucket, user.user)
+        return shelf.view(name, tag=tag, everything=all_flag, count=count, descending=order.upper() == "DESC")
+
+    @router.get("/api/x/bucket/{bucket}/dataset/{name}/lineage")
+    def lineage(bucket: str, name: str, user: User, tag: str = "") -> LineageView:
+        shelf = Shelf.of(services, bucket, user.user)
+        dataset = shelf.dataset(name)
+        versions = [dataset.version(tag)] if tag else dataset.versions()
+        readers = services.store.readers(shelf.place.name, name, versions[0].number if tag else None)
+        return LineageView(
+            made=[_made(version) for version in versions],
+            read=[Reader(workflow=r.workflow, user=r.user, version=str(r.version), at=day(r.at)) for r in readers],
+        )
+
+
+def _made(version: Version) -> Made:
+    told = version.lineage
+    return Made(
+        version=str(version.number), created_by=version.created_by, workflow=told.workflow, task=told.task,
+        retry=told.retry, code=told.code, image=told.image, inputs=[*told.inputs],
+    )  # fmt: skip
+
+
+def _download(shelf: Shelf, name: str, tag: str) -> Download:
+    """Lists of files as other clients read them; only what such a client brought has one."""
+    found = shelf.name(name)
+    members = resolve(shelf.bucket, Reference(shelf.place.name, name, tag or LATEST))
+    locations = []
+    for member, number in members:
+        dataset = shelf.dataset(member)
+        there = guests.has_listing(dataset, number)
+        locations.append(shelf.at(guests.listing(dataset, number)) if there else shelf.uri(member, number))
+    return Download(
+        dataset_names=[member for member, _ in members],
+        dataset_versions=[str(number) for _, number in members],
+        locations=locations,
+        new_locations=["" for _ in members],
+        is_collection=found.kind == catalog.COLLECTION,
+    )
+
+
+def _uploads(router: APIRouter, services: Services) -> None:
+    @router.post(_DATASET)
+    def upload_dataset(
+        bucket: str,
+        name: str,
+        user: User,
+        body: UploadBody | None = None,
+        tag: str = "",
+        description: str = "",
+        resume: bool = False,
+        finish: bool = False,
+        version_id: str = "",
+        checksum: str = "",
+        size: Size = 0,
+        update_dataset_size: Annotated[int, Query(ge=-(2**62), le=2**62)] = 0,
+    ) -> UploadReply:
+        """Begin an upload, or finish one. What was uploaded is checked by itself: the sums that a client tells are
+        not believed."""
+        shelf = Shelf.of(services, bucket, user.user).writable()
+        told = body or UploadBody()
+        _small(told.metadata, told.labels)
+        if finish:
+            return _finish(shelf.dataset(name), version_id, tag, told)
+        if resume:
+            dataset = shelf.dataset(name)
+            claim = guests.claimed(dataset, _number(tag))
+        else:
+            if tag and tag != LATEST:
+                check_tag(tag)
+            dataset = shelf.dataset(name, create=True)
+            more = {"description": description} if description else {}
+            claim = guests.claim(dataset, user.user, {**told.metadata, **more})
+        return UploadReply(
+            version_id=str(claim.number),
+            region=shelf.region,
+            storage_path=shelf.at(guests.hashes(dataset)),
+            manifest_path=shelf.at(guests.listing(dataset, claim.number)),
+        )
+
+
+def _finish(dataset: Dataset, version_id: str, tag: str, told: UploadBody) -> UploadReply:
+    """Finishing twice is finishing once: the answer to the first may have been lost."""
+    number = _number(version_id)
+    claim = guests.claimed(dataset, number)
+    if number not in dataset.bucket.numbers(layout.versions(dataset.id)):
+        guests.take_over(dataset, claim)
+    if tag and tag != LATEST and not tag.isdigit():
+        dataset.tag(tag, version_id)
+    if told.labels:
+        dataset.label(told.labels)
+    return UploadReply(version_id=version_id)
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 12):
+        raise ApiError(f"{text[:80]!r} is not the number of a version.")
+    return int(text)
+
+
+def _small(*values: dict[str, Any]) -> None:
+    if any(len(repr(one)) > _LABEL for one in values):
+        raise ApiError(f"Labels and metadata have at most {_LABEL >> 10} KiB.")
+
+
+def _changes(router: APIRouter, services: Services) -> None:
+    @router.delete(_DATASET)
+    def delete_dataset(
+        bucket: str, name: str, user: User, tag: str = "", all_flag: bool = False, finish: bool = False
+    ) -> Removed:
+        """Remove versions; their space comes back when garbage is collected. Collections that hold them go."""
+        shelf = Shelf.of(services, bucket, user.user).writable()
+        if shelf.name(name).kind == catalog.COLLECTION:
+            catalog.forget(shelf.bucket, name)
+            return Removed(versions=[], delete_locations=[], cleaned_size=0)
+        dataset = shelf.dataset(name)
+        chosen = dataset.versions() if all_flag else [] if finish else [dataset.version(tag or LATEST)]
+        for version in chosen:
+            for collection in shelf.holders.get((name, version.number), ()):
+                catalog.forget(shelf.bucket, collection)
+            dataset.delete(str(version.number), force=True)
+        locations = [] if dataset.versions() else _left(shelf, dataset)
+        if finish and not dataset.versions():
+            catalog.forget(shelf.bucket, name)
+        freed = sum(version.size for version in chosen)
+        return Removed(versions=[str(v.number) for v in chosen], delete_locations=locations, cleaned_size=freed)
+
+    @router.post(f"{_DATASET}/attribute")
+    def set_attributes(
+        bucket: str,
+        name: str,
+        user: User,
+        body: AttributeBody | None = None,
+        tag: str = "",
+        new_name: str = "",
+        set_tag: Many = None,
+        delete_tag: Many = None,
+        delete_label: Many = None,
+        delete_metadata: Many = None,
+    ) -> AttributeReply:
+        shelf = Shelf.of(services, bucket, user.user).writable()
+        told = body or AttributeBody()
+        _small(told.set_label, told.set_metadata)
+        if new_name:
+            catalog.rename(shelf.bucket, name, new_name)
+            return AttributeReply()
+        dataset = shelf.dataset(name)
+        return AttributeReply(
+            tag_response=_tags(dataset, tag, set_tag or [], delete_tag or []) if set_tag or delete_tag else None,
+            label_response=_labels(dataset, told, delete_label or []) if told.set_label or delete_label else None,
+            metadata_response=_metadata(dataset, tag, told, delete_metadata or [])
+            if told.set_metadata or delete_metadata
+            else None,
+        )
+
+    @router.post(f"{_DATASET}/collect")
+    def make_collection(bucket: str, name: str, body: CollectBody, user: User) -> None:
+        shelf = Shelf.of(services, bucket, user.user).writable()
+        if catalog.lookup(shelf.bucket, name) is not None:
+            raise ApiError(f"There is a {name} in bucket {bucket} already; choose another name.")
+        catalog.collect(shelf.bucket, name, _members(shelf, body.datasets))
+
+    @router.post(f"{_DATASET}/recollect")
+    def change_collection(bucket: str, name: str, body: RecollectBody, user: User) -> Recollected:
+        shelf = Shelf.of(services, bucket, user.user).writable()
+        catalog.collection(shelf.bucket, name)
+        remove = [member.name for member in body.remove_datasets]
+        after = catalog.collect(shelf.bucket, name, _members(shelf, body.add_datasets), remove)
+        return Recollected(versions=[MemberVersion(dataset_name=n, version=str(v)) for n, v in after.members])
+
+
+def _left(shelf: Shelf, dataset: Dataset) -> list[str]:
+    """What another client put there, and may now remove."""
+    lists = [guests.listing(dataset, n) for n in shelf.bucket.numbers(layout.claims(dataset.id))]
+    return [shelf.at(guests.hashes(dataset)), *map(shelf.at, lists)]
+
+
+def _members(shelf: Shelf, given: list[Member]) -> list[tuple[str, int]]:
+    return [
+        one
+        for member in given
+        for one in resolve(shelf.bucket, Reference(shelf.place.name, member.name, member.tag or LATEST))
+    ]
+
+
+def _tags(dataset: Dataset, selector: str, set_: list[str], delete: list[str]) -> Tagged:
+    version = dataset.version(selector or LATEST)
+    for tag in delete:
+        dataset.tag(tag, None)
+    for tag in set_:
+        dataset.tag(tag, str(version.number))
+    tags = [tag for tag, number in dataset.tags().items() if number == version.number]
+    return Tagged(version_id=str(version.number), tags=tags)
+
+
+def _labels(dataset: Dataset, told: AttributeBody, delete: list[str]) -> Attributes:
+    if delete:
+        dataset.label(_without(delete))
+    return Attributes(metadata=dataset.label(told.set_label) if told.set_label else dataset.labels())
+
+
+def _metadata(dataset: Dataset, selector: str, told: AttributeBody, delete: list[str]) -> Attributes:
+    if not selector:
+        raise ApiError("Metadata is of one version: name it by its number or a tag.")
+    if delete:
+        dataset.describe(selector, _without(delete))
+    values = dataset.describe(selector, told.set_metadata) if told.set_metadata else dataset.metadata(selector)
+    return Attributes(metadata=values)
+
+
+def _without(paths: list[str]) -> dict[str, Any]:
+    """`["a.b"]` -> what removes b of a when it is merged."""
+    found: dict[str, Any] = {}
+    for path in sorted(paths):
+        _drop(found, path.split("."))
+    return found
+
+
+def _drop(at: dict[str, Any], keys: list[str]) -> None:
+    if len(keys) == 1:
+        at[keys[0]] = None
+    elif at.setdefault(keys[0], {}) is not None:  # else all of it goes
+        _drop(at[keys[0]], keys[1:])

@@ -1,0 +1,1 @@
+"""`osmo dataset`, `osmo data` and `osmo bucket`."""

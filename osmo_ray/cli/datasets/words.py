@@ -1,0 +1,280 @@
+"""Verbs that only ask the platform: lists, tags, labels, collections, queries."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from osmo_ray.cli.command import connect, print_json, table
+from osmo_ray.cli.datasets.common import mapping, path, selector, verb
+from osmo_ray.sdk.errors import ClientError
+from osmo_ray.spec.quantity import show_bytes
+
+_NAME = "[BUCKET/]NAME[:TAG]"
+
+
+def _named(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar=_NAME)
+
+
+def _said(args: argparse.Namespace, value: Any, text: str) -> int:
+    if args.format_type == "json":
+        print_json(value)
+    elif text:
+        print(text)
+    return 0
+
+
+def _list_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--name", "-n", default="", help="a part of the name")
+    parser.add_argument("--user", "-u", nargs="+", default=[], help="who made versions of it")
+    parser.add_argument("--bucket", "-b", nargs="+", default=[])
+    parser.add_argument("--all-users", "-a", action="store_true")
+    parser.add_argument("--count", "-c", type=int, default=20)
+    parser.add_argument("--order", "-o", choices=("asc", "desc"), default="asc")
+
+
+def _list(args: argparse.Namespace) -> int:
+    params = {
+        "name": args.name, "user": args.user, "buckets": args.bucket, "all_users": args.all_users,
+        "count": args.count, "order": args.order.upper(),
+    }  # fmt: skip
+    with connect(args) as client:
+        found = client.http.json("GET", "/api/bucket/list_dataset", params)
+    return _said(args, found, _entries(found["datasets"]))
+
+
+def _entries(found: list[dict[str, Any]]) -> str:
+    rows = [
+        [e["bucket"], e["name"], e["type"], e["version_id"] or "", show_bytes(e["hash_location_size"] or 0),
+         e["last_created"] or e["create_time"]]
+        for e in found
+    ]  # fmt: skip
+    return table(["Bucket", "Name", "Type", "Newest", "Size", "Changed"], rows)
+
+
+def _info_arguments(parser: argparse.ArgumentParser) -> None:
+    _named(parser)
+    parser.add_argument("--all", "-a", action="store_true", dest="everything", help="also what is pending or deleted")
+    parser.add_argument("--count", "-c", type=int, default=100)
+    parser.add_argument("--order", "-o", choices=("asc", "desc"), default="asc")
+
+
+def _info(args: argparse.Namespace) -> int:
+    with connect(args) as client:
+        route, _ = path(client, args.name, "/info")
+        params = {
+            "tag": selector(args.name), "all_flag": args.everything, "count": args.count, "order": args.order.upper()
+        }  # fmt: skip
+        found = client.http.json("GET", route, params)
+    head = [f"{found['type'].lower()} {found['bucket']}/{found['name']}", f"labels: {found['labels']}"]
+    if found["type"] == "COLLECTION":
+        rows = [[v["name"], v["version"], show_bytes(v["size"])] for v in found["versions"]]
+        return _said(args, found, "\n".join([*head, table(["Dataset", "Version", "Size"], rows)]))
+    rows = [
+        [v["version"], v["status"], v["created_by"], v["created_date"], v["last_used"], show_bytes(v["size"]),
+         ", ".join(v["tags"]), ", ".join(v["collections"])]
+        for v in found["versions"]
+    ]  # fmt: skip
+    columns = ["Version", "Status", "Created By", "Date", "Last Used", "Size", "Tags", "Collections"]
+    return _said(args, found, "\n".join([*head, table(columns, rows)]))
+
+
+def _tag_arguments(parser: argparse.ArgumentParser) -> None:
+    _named(parser)
+    parser.add_argument("--set", "-s", nargs="+", default=[], metavar="TAG")
+    parser.add_argument("--delete", "-d", nargs="+", default=[], metavar="TAG")
+
+
+def _attribute(
+    args: argparse.Namespace, params: dict[str, Any], body: dict[str, Any] | None = None, *, what: str
+) -> int:
+    with connect(args) as client:
+        route, _ = path(client, args.name, "/attribute")
+        found = client.http.json("POST", route, {"tag": selector(args.name), **params}, body)
+    return _said(args, found[what], str(found[what]))
+
+
+def _tag(args: argparse.Namespace) -> int:
+    return _attribute(args, {"set_tag": args.set, "delete_tag": args.delete}, what="tag_response")
+
+
+def _values_arguments(parser: argparse.ArgumentParser) -> None:
+    _named(parser)
+    parser.add_argument("--set", "-s", nargs="+", default=[], metavar="KEY:string|numeric:VALUE", help="a,b is a list")
+    parser.add_argument("--delete", "-d", nargs="+", default=[], metavar="KEY")
+    parser.add_argument("--file", "-f", nargs="+", default=[], metavar="FILE", help="YAML files")
+
+
+def _label(args: argparse.Namespace) -> int:
+    if selector(args.name):
+        raise ClientError("labels are of the whole dataset: leave out the version", status=400, code="USAGE")
+    body = {"set_label": {**mapping(args.file), **values(args.set)}}
+    return _attribute(args, {"delete_label": args.delete}, body, what="label_response")
+
+
+def _metadata(args: argparse.Namespace) -> int:
+    if not selector(args.name):
+        raise ClientError("metadata is of one version: write NAME:VERSION", status=400, code="USAGE")
+    body = {"set_metadata": {**mapping(args.file), **values(args.set)}}
+    return _attribute(args, {"delete_metadata": args.delete}, body, what="metadata_response")
+
+
+def values(given: list[str]) -> dict[str, Any]:
+    """`a.b:numeric:1,2` -> `{"a": {"b": [1, 2]}}`. Raises `ClientError`."""
+    found: dict[str, Any] = {}
+    for text in given:
+        name, _, rest = text.partition(":")
+        kind, colon, value = rest.partition(":")
+        if not name or not colon or kind not in ("string", "numeric"):
+            raise ClientError(f"{text}: write KEY:string:VALUE or KEY:numeric:VALUE", status=400, code="USAGE")
+        try:
+            several = [number(one) if kind == "numeric" else one for one in value.split(",")]
+        except ValueError:
+            raise ClientError(f"{text}: {value!r} is not a number", status=400, code="USAGE") from None
+        *above, last = name.split(".")
+        at = found
+        for key in above:
+            at = at.setdefault(key, {})
+        at[last] = several if len(several) > 1 else several[0]
+    return found
+
+
+def number(text: str) -> int | float:
+    return int(text) if text.lstrip("-").isdigit() else float(text)
+
+
+def _rename_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="[BUCKET/]NAME")
+    parser.add_argument("new_name")
+
+
+def _rename(args: argparse.Namespace) -> int:
+    with connect(args) as client:
+        route, reference = path(client, args.name, "/attribute")
+        client.http.json("POST", route, {"new_name": args.new_name})
+    return _said(args, {"name": args.new_name}, f"{reference.bucket}/{reference.name} is called {args.new_name} now")
+
+
+def _query_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", help="the query, in a file (- is stdin)")
+    parser.add_argument("--bucket", "-b", default="")
+
+
+def _query(args: argparse.Namespace) -> int:
+    from osmo_ray.sdk import buckets
+
+    text = sys.stdin.read() if args.file == "-" else Path(args.file).read_text()
+    with connect(args) as client:
+        bucket = args.bucket or buckets.default_name(client)
+        found = client.http.json("GET", f"/api/bucket/{bucket}/query", {"command": text})
+    if found["type"] == "DATASET":
+        return _said(args, found, _entries(found["datasets"]))
+    rows = [[v["name"], v["version"], v["created_by"], show_bytes(v["size"])] for v in found["datasets"]]
+    return _said(args, found, table(["Name", "Version", "Created By", "Size"], rows))
+
+
+def _collect_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="[BUCKET/]NAME")
+    parser.add_argument("datasets", nargs="+", metavar="NAME[:TAG]")
+
+
+def _collect(args: argparse.Namespace) -> int:
+    with connect(args) as client:
+        route, reference = path(client, args.name, "/collect")
+        client.http.json("POST", route, body={"datasets": _members(args.datasets)})
+    return _said(args, {"name": reference.name}, f"collection {reference.bucket}/{reference.name} is made")
+
+
+def _members(given: list[str]) -> list[dict[str, str]]:
+    from osmo_ray.data.names import parse_reference
+
+    return [{"name": one.name, "tag": one.selector} for one in map(parse_reference, given)]
+
+
+def _recollect_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="[BUCKET/]NAME")
+    parser.add_argument("--add", "-a", nargs="+", default=[], metavar="NAME[:TAG]")
+    parser.add_argument("--remove", "-r", nargs="+", default=[], metavar="NAME")
+
+
+def _recollect(args: argparse.Namespace) -> int:
+    with connect(args) as client:
+        route, _ = path(client, args.name, "/recollect")
+        body = {"add_datasets": _members(args.add), "remove_datasets": _members(args.remove)}
+        found = client.http.json("POST", route, body=body)
+    return _said(
+        args, found, table(["Name", "Version"], [[v["dataset_name"], v["version"]] for v in found["versions"]])
+    )
+
+
+def _delete_arguments(parser: argparse.ArgumentParser) -> None:
+    _named(parser)
+    parser.add_argument("--all", "-a", action="store_true", dest="everything", help="all versions, and the name")
+    parser.add_argument("--force", "-f", action="store_true", help="do not ask; collections that hold it go, too")
+
+
+def _delete(args: argparse.Namespace) -> int:
+    with connect(args) as client:
+        route, reference = path(client, args.name)
+        if not args.force:
+            _sure(client.http.json("GET", f"{route}/info", {"tag": "" if args.everything else reference.selector}))
+        params = {"tag": reference.selector, "all_flag": args.everything}
+        found = client.http.json("DELETE", route, params)
+        if args.everything:
+            client.http.json("DELETE", route, {"finish": True})
+    told = f"deleted {', '.join(found['versions']) or reference.name}; osmo dataset gc frees the space"
+    return _said(args, found, told)
+
+
+def _sure(found: dict[str, Any]) -> None:
+    """Ask on a terminal; refuse elsewhere what others hold. Raises `ClientError`."""
+    held = sorted({name for v in found["versions"] for name in v.get("collections", ())})
+    if held:
+        raise ClientError(f"collections hold it: {', '.join(held)}; --force deletes them, too", status=400)
+    if sys.stdin.isatty() and input("Delete? [y/N] ").lower() not in ("y", "yes"):
+        raise ClientError("nothing was deleted", status=400)
+
+
+def _none(parser: argparse.ArgumentParser) -> None:
+    """No arguments of its own."""
+
+
+def _buckets(args: argparse.Namespace) -> int:
+    with connect(args) as client:
+        found = client.http.json("GET", "/api/bucket")
+    rows = [
+        [name + (" (default)" if name == found["default"] else ""), b["description"], b["path"], b["mode"],
+         "yes" if b["default_cred"] else "no"]
+        for name, b in found["buckets"].items()
+    ]  # fmt: skip
+    return _said(args, found, table(["Bucket", "Description", "Location", "Mode", "Default Cred"], rows))
+
+
+def _lineage(args: argparse.Namespace) -> int:
+    with connect(args) as client:
+        route, _ = path(client, args.name, "/lineage")
+        params = {"tag": selector(args.name)}
+        found = client.http.json("GET", route.replace("/api/bucket", "/api/x/bucket"), params)
+    made = [[m["version"], m["workflow"] or m["created_by"], m["task"], ", ".join(m["inputs"])] for m in found["made"]]
+    read = [[r["version"], r["workflow"], r["user"], r["at"]] for r in found["read"]]
+    told = [table(["Version", "Made By", "Task", "From"], made)]
+    if read:
+        told.append(table(["Version", "Read By", "User", "At"], read))
+    return _said(args, found, "\n\n".join(told))
+
+
+LIST = verb(_list_arguments, _list)
+INFO = verb(_info_arguments, _info)
+TAG = verb(_tag_arguments, _tag)
+LABEL = verb(_values_arguments, _label)
+METADATA = verb(_values_arguments, _metadata)
+RENAME = verb(_rename_arguments, _rename)
+QUERY = verb(_query_arguments, _query)
+COLLECT = verb(_collect_arguments, _collect)
+RECOLLECT = verb(_recollect_arguments, _recollect)
+DELETE = verb(_delete_arguments, _delete)
+LINEAGE = verb(_named, _lineage)
+BUCKETS = verb(_none, _buckets)

@@ -1,0 +1,52 @@
+"""How a bucket is reached: places as users write them, and the keys that open them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+
+class Key(Protocol):
+    """A key for what lies below `endpoint`."""
+
+    @property
+    def endpoint(self) -> str: ...
+    @property
+    def access_key_id(self) -> str: ...
+    @property
+    def access_key(self) -> str: ...
+    @property
+    def region(self) -> str: ...
+    @property
+    def override_url(self) -> str: ...
+
+
+def below(url: str, prefix: str) -> str:
+    """`prefix` below a store's URL, whose token (after `#`) stays at its end."""
+    plain, hash_, token = url.partition("#")
+    return f"{plain.rstrip('/')}/{prefix}{hash_}{token}" if prefix else url
+
+
+def store_url(path: str) -> str:
+    """What `open_store` takes for a place: `azure://account/container/x` is `az://container/x` there."""
+    if not path.startswith("azure://"):
+        return path
+    return "az://" + path.removeprefix("azure://").partition("/")[2]
+
+
+def store_options(keys: Sequence[Key], url: str) -> dict[str, Any]:
+    """What a store is to be opened with: the key of the longest endpoint that `url` lies below, or nothing."""
+    mine = [k for k in keys if url == k.endpoint or url.startswith(k.endpoint.rstrip("/") + "/")]
+    account = {"account_name": url.split("/")[2]} if url.startswith("azure://") else {}
+    if not mine:
+        return account
+    key = max(mine, key=lambda k: len(k.endpoint))
+    if url.startswith(("az:", "abfs:", "abfss:", "azure:")):
+        named = account or {"account_name": key.access_key_id}
+        host = {"account_host": key.override_url} if key.override_url else {}
+        return {**named, "account_key": key.access_key, **host}
+    if not url.startswith(("s3:", "s3a:")):
+        return {}
+    more = {"region_name": key.region} if key.region else {}
+    place = {"endpoint_url": key.override_url} if key.override_url else {}
+    return {"key": key.access_key_id, "secret": key.access_key, **place, **({"client_kwargs": more} if more else {})}

@@ -1,0 +1,60 @@
+"""How a client opens a bucket: the platform says where it lies, the bytes go there directly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from osmo_ray.data.names import Reference, parse_reference
+from osmo_ray.objects.keyed import store_url
+from osmo_ray.objects.opening import open_store
+from osmo_ray.sdk.errors import ClientError
+
+if TYPE_CHECKING:
+    from osmo_ray.objects.datasets.bucket import Bucket
+    from osmo_ray.sdk.client import Client
+
+
+def default_name(client: Client) -> str:
+    """The bucket of names that say none."""
+    return str(client.http.json("GET", "/api/bucket", {"default_only": True})["default"])
+
+
+def named(client: Client, text: str) -> Reference:
+    """A reference with its bucket. Raises `BadName`."""
+    found = parse_reference(text.removesuffix(":"))
+    return found if found.bucket else Reference(default_name(client), found.name, found.selector)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A bucket, and who the platform says one is."""
+
+    bucket: Bucket
+    user: str
+
+
+def opened(client: Client, name: str, *, write: bool = False, through: Any = None) -> Opened:
+    """The bucket itself; `through` may wrap its store. Keys of S3, Azure and Google come from where their libraries
+    look. Raises `ClientError`."""
+    from osmo_ray.objects.datasets.bucket import open_bucket
+
+    told = client.http.json("POST" if write else "GET", f"/api/x/bucket/{name}/access")
+    url = str(told["url"])
+    if url.startswith("file:") and not Path(unquote(urlsplit(url).path)).is_dir():
+        raise ClientError(
+            f"bucket {name} is a folder on the platform's host; reach it from there, or start the platform with "
+            "--storage-gateway",
+            status=400,
+        )
+    store = open_store(store_url(url))
+    bucket = open_bucket(through(store) if through else store, cache=_cache())
+    return Opened(bucket, str(told["user"]))
+
+
+def _cache() -> Path:
+    from osmo_ray.sdk.login import folder
+
+    return folder() / "datasets"

@@ -1,0 +1,102 @@
+"""Pools and rules through the API: what holds, what is refused, history and the way back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.api.world import HELLO, World
+
+RULE = {"operator": "LE", "left_operand": "{{USER_CPU}}", "right_operand": "4", "assert_message": "at most 4 cores"}
+
+
+def put(client: TestClient, path: str, value: Any, key: str = "configs", **more: Any) -> None:
+    reply = client.put(f"/api/configs/{path}", json={key: value, **more})
+    assert (reply.status_code, reply.json()) == (200, None), reply.text
+
+
+def refusal(client: TestClient, text: str) -> str:
+    reply = client.post("/api/pool/default/workflow", json={"file": text})
+    assert reply.status_code == 400
+    return str(reply.json()["message"])
+
+
+def test_a_pool_is_written_merged_and_forgotten(client: TestClient) -> None:
+    before = client.get("/api/configs/pool").json()["pools"]["default"]
+    assert before == {"name": "default", "default_platform": "local", "platforms": {"local": {}}}
+    put(client, "pool/default", {"description": "ours", "max_exec_timeout": "1h"})
+    made = client.patch(
+        "/api/configs/pool/default", json={"configs_dict": {"description": None, "platforms": {"x": {}}}}
+    )
+    assert made.json() == {
+        "name": "default", "max_exec_timeout": "1h", "default_platform": "local", "platforms": {"local": {}, "x": {}},
+    }  # fmt: skip
+    assert client.get("/api/pool").json()["pools"]["default"]["max_exec_timeout"] == "1h"
+    assert client.request("DELETE", "/api/configs/pool/default", json={}).status_code == 200
+    assert client.get("/api/configs/pool/default").json() == before
+    assert client.request("DELETE", "/api/configs/pool/default", json={}).status_code == 404
+    assert client.put("/api/configs/pool/nope", json={"configs": {}}).status_code == 404
+    bad = client.put("/api/configs/pool/default", json={"configs": {"platform": {}}})
+    assert bad.status_code == 400 and "pool default: platform" in bad.json()["message"]
+
+
+def test_what_a_pool_says_holds_for_the_next_submission(world: World, client: TestClient) -> None:
+    near = HELLO.replace("    image:", "    hostNetwork: true\n    image:", 1)
+    assert "does not allow the host's network" in refusal(client, near)
+    put(client, "pool/default/platform/local", {"host_network_allowed": True})
+    put(client, "resource_validation/small", [RULE])
+    client.patch(
+        "/api/configs/pool/default",
+        json={"configs_dict": {"common_resource_validations": ["small"], "default_exec_timeout": "10m"}},
+    )
+    name = world.submit(near)
+    made = world.store.find(name)
+    assert made is not None
+    assert made.exec_timeout == 600.0
+    assert made.spec.resources["default"].platform == "local"
+    told = refusal(client, HELLO.replace("workflow:", "workflow:\n  resources: {default: {cpu: 5}}", 1))
+    assert "at most 4 cores" in told and "line 2" in told.replace(":2:", " line 2 ")
+    reply = client.request("DELETE", "/api/configs/resource_validation/small", json={})
+    assert reply.status_code == 400 and "Pool default uses" in reply.json()["message"]
+
+
+def test_a_pool_in_maintenance_takes_nothing_from_users(world: World, client: TestClient) -> None:
+    put(client, "pool/default", {"enable_maintenance": True})
+    assert client.get("/api/pool").json()["pools"]["default"]["status"] == "MAINTENANCE"
+    assert client.post("/api/pool/default/workflow", json={"file": HELLO}).status_code == 200, "administrators may"
+
+
+def test_the_history_leads_back(client: TestClient) -> None:
+    put(client, "pool/default", {"description": "one"}, description="first", tags=["good"])
+    put(client, "pool/default", {"description": "two"})
+    found = client.get("/api/configs/history", params={"config_types": "POOL"}).json()["configs"]
+    assert [(c["revision"], c["name"], c["description"], c["tags"]) for c in found] == [
+        (2, "default", "", []), (1, "default", "first", ["good"]),
+    ]  # fmt: skip
+    diff = client.get("/api/configs/diff", params={"config_type": "POOL", "first_revision": 1, "second_revision": 2})
+    assert diff.json()["first_data"]["default"]["description"] == "one"
+    assert client.post("/api/configs/history/rollback", json={"config_type": "POOL", "revision": 1}).json() is None
+    assert client.get("/api/configs/pool/default").json()["description"] == "one"
+    refused = client.delete("/api/configs/history/POOL/revision/3")
+    assert refused.status_code == 400 and "the one that holds" in refused.json()["message"]
+    assert client.delete("/api/configs/history/POOL/revision/2").json() is None
+    assert client.post("/api/configs/history/POOL/revision/1/tags", json={"set_tags": ["x"], "delete_tags": ["good"]})
+    left = client.get("/api/configs/history", params={"order": "ASC", "omit_data": True}).json()["configs"]
+    assert [(c["revision"], c["tags"], c["data"]) for c in left] == [(1, ["x"], None), (3, [], None)]
+    assert client.post("/api/configs/history/rollback", json={"config_type": "POOL", "revision": 2}).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/api/configs/pool/default/platform/no", "/api/configs/resource_validation/no"])
+def test_what_is_not_there(client: TestClient, path: str) -> None:
+    assert client.get(path).status_code == 404
+
+
+def test_a_platform_gets_another_name(client: TestClient) -> None:
+    put(client, "pool/default", {"platforms": {"a": {"description": "x"}, "b": {}}, "default_platform": "a"})
+    put(client, "pool/default/platform/a/rename", "c", key="new_name")
+    pool = client.get("/api/configs/pool/default").json()
+    assert pool["default_platform"] == "c" and pool["platforms"]["c"] == {"description": "x"}
+    reply = client.put("/api/configs/pool/default/platform/c/rename", json={"new_name": "b"})
+    assert reply.status_code == 400

@@ -1,0 +1,199 @@
+"""`osmo dataset`, `osmo data` and `osmo bucket`, against the real API and a folder as the bucket."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from osmo_ray.cli.datasets.common import bar, glob_regex
+from osmo_ray.program import main
+from tests.cli.conftest import Site
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USER", "ann")
+
+
+def osmo(capsys: Capture, *words: str, code: int = 0) -> str:
+    capsys.readouterr()
+    try:
+        got = main(words)
+    except SystemExit as exit:
+        got = int(exit.code or 0)
+    told = capsys.readouterr()
+    assert got == code, told.out + told.err
+    return told.out + told.err
+
+
+def told(capsys: Capture, *words: str) -> Any:
+    return json.loads(osmo(capsys, *words, "-t", "json"))
+
+
+def tree() -> None:
+    for name, text in {"a.txt": "one", "sub/b.txt": "two", "sub/c.png": "three"}.items():
+        path = Path("in") / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def paths(capsys: Capture, name: str, *more: str) -> list[str]:
+    return [f["relative_path"] for f in told(capsys, "dataset", "inspect", name, *more) if f["kind"] == "file"]
+
+
+def test_up_and_down_again(site: Site, capsys: Capture) -> None:
+    tree()
+    Path("m.yaml").write_text("robot: arm\n")
+    made = told(capsys, "dataset", "upload", "cats:best", "in/*", "--desc", "mine", "-m", "m.yaml", "-l", "m.yaml")
+    assert (made["name"], made["version"], made["files"], made["size"]) == ("default/cats", "1", 3, 11)
+    assert paths(capsys, "cats") == ["a.txt", "sub/b.txt", "sub/c.png"]
+    assert paths(capsys, "cats", "--glob", "*.txt") == ["a.txt", "sub/b.txt"]
+    assert paths(capsys, "cats", "-x", r"sub/.*\.png$") == ["sub/c.png"]
+    osmo(capsys, "dataset", "download", "cats:best", "out")
+    assert Path("out/cats/sub/b.txt").read_text() == "two"
+    assert "not empty" in osmo(capsys, "dataset", "download", "cats", "out", code=2)
+    Path("out/cats/a.txt").write_text("wrong")
+    osmo(capsys, "dataset", "download", "cats", "out", "--resume")
+    assert Path("out/cats/a.txt").read_text() == "one"
+    info = told(capsys, "dataset", "info", "cats")
+    version = info["versions"][0]
+    assert info["labels"] == {"robot": "arm"} and version["tags"] == ["best", "latest"]
+    assert version["metadata"] == {"robot": "arm", "description": "mine"} and version["created_by"]
+    assert "best, latest" in osmo(capsys, "dataset", "info", "cats")
+
+
+def test_a_folder_keeps_its_name_and_globs_choose(site: Site, capsys: Capture) -> None:
+    tree()
+    told(capsys, "dataset", "upload", "cats", "in", "--glob", "in/**/*.txt")
+    assert paths(capsys, "cats") == ["in/a.txt", "in/sub/b.txt"]
+    assert "not both" in osmo(capsys, "dataset", "upload", "cats", "in", "-g", "*", "-x", ".", code=1)
+    assert "regular expression" in osmo(capsys, "dataset", "upload", "cats", "in", "-x", "(", code=1)
+    assert "no such file" in osmo(capsys, "dataset", "upload", "cats", "nowhere", code=1)
+
+
+def test_updates_diffs_and_the_log(site: Site, capsys: Capture) -> None:
+    tree()
+    osmo(capsys, "dataset", "upload", "cats", "in/*")
+    Path("new.txt").write_text("four")
+    made = told(capsys, "dataset", "update", "cats", "--remove", "sub/c", "--add", "new.txt:sub/deep", "-d", "better")
+    assert made["version"] == "2" and paths(capsys, "cats") == ["a.txt", "sub/b.txt", "sub/deep/new.txt"]
+    changes = {c["path"]: c["change"] for c in told(capsys, "dataset", "diff", "cats", "1")["changes"]}
+    assert changes["sub/c.png"] == "removed" and changes["sub/deep/new.txt"] == "added" and "a.txt" not in changes
+    assert "- sub/c.png" in osmo(capsys, "dataset", "diff", "cats", "1", "2")
+    assert "nothing to do" in osmo(capsys, "dataset", "update", "cats", code=1)
+    lines = osmo(capsys, "dataset", "log", "cats").splitlines()
+    assert lines[0].startswith("2  3 files") and lines[0].endswith("on 1  better") and lines[1].startswith("1  ")
+    assert [m["version"] for m in told(capsys, "dataset", "lineage", "cats")["made"]] == ["1", "2"]
+
+
+def test_tags_labels_metadata_names_and_queries(site: Site, capsys: Capture) -> None:
+    tree()
+    osmo(capsys, "dataset", "upload", "cats", "in/*")
+    assert told(capsys, "dataset", "tag", "cats:1", "--set", "a", "b") == {"version_id": "1", "tags": ["a", "b"]}
+    assert told(capsys, "dataset", "tag", "cats:a", "--delete", "b")["tags"] == ["a"]
+    found = told(capsys, "dataset", "label", "cats", "--set", "a.b:numeric:1,2.5", "c:string:x:y")
+    assert found["metadata"] == {"a": {"b": [1, 2.5]}, "c": "x:y"}
+    assert "write NAME:VERSION" in osmo(capsys, "dataset", "metadata", "cats", "--set", "a:string:b", code=1)
+    assert told(capsys, "dataset", "metadata", "cats:1", "--set", "n:numeric:7")["metadata"] == {"n": 7}
+    Path("q").write_text("metadata.n >= 7 # enough\n")
+    assert [v["name"] for v in told(capsys, "dataset", "query", "q")["datasets"]] == ["cats"]
+    osmo(capsys, "dataset", "rename", "cats", "tigers")
+    assert [d["name"] for d in told(capsys, "dataset", "list", "-a")["datasets"]] == ["tigers"]
+    assert "tigers" in osmo(capsys, "dataset", "list", "--all-users")
+    assert "there is no dataset 'cats'" in osmo(capsys, "dataset", "info", "cats", code=2).lower()
+
+
+def test_collections_and_deletion(site: Site, capsys: Capture) -> None:
+    tree()
+    osmo(capsys, "dataset", "upload", "cats", "in/*")
+    osmo(capsys, "dataset", "upload", "dogs", "in/a.txt")
+    osmo(capsys, "dataset", "collect", "both", "cats:1", "dogs")
+    osmo(capsys, "dataset", "download", "both", "out")
+    assert Path("out/cats/a.txt").exists() and Path("out/dogs/a.txt").exists()
+    assert "COLLECTION" in osmo(capsys, "dataset", "list", "-a")
+    assert "collections hold it: both" in osmo(capsys, "dataset", "delete", "cats", code=2)
+    assert [v["dataset_name"] for v in told(capsys, "dataset", "recollect", "both", "-r", "cats")["versions"]] == [
+        "dogs"
+    ]
+    assert told(capsys, "dataset", "delete", "cats")["versions"] == ["1"]
+    osmo(capsys, "dataset", "delete", "dogs", "--all", "--force")
+    assert [d["name"] for d in told(capsys, "dataset", "list", "-a")["datasets"]] == ["cats"]
+    assert told(capsys, "dataset", "gc")["waiting"] is not None
+
+
+def test_a_bucket_is_read_back(site: Site, capsys: Capture) -> None:
+    tree()
+    osmo(capsys, "dataset", "upload", "cats", "in/*")
+    assert "as it was stored" in osmo(capsys, "dataset", "verify")
+    pack = next(p for p in (site.world.folder / "storage/buckets/default/packs").rglob("*") if p.is_file())
+    pack.chmod(0o644)
+    pack.write_bytes(b"\0" + pack.read_bytes()[1:])
+    assert told_wrong(capsys)
+
+
+def told_wrong(capsys: Capture) -> list[str]:
+    found = json.loads(osmo(capsys, "dataset", "verify", "-t", "json", code=1))["wrong"]
+    return [str(one) for one in found]
+
+
+def test_the_checksum_is_that_of_osmos_client(capsys: Capture) -> None:
+    import hashlib
+
+    folder = Path("sums")
+    folder.mkdir(exist_ok=True)
+    (folder / "x").write_text("1")
+    md5 = hashlib.md5(b"1", usedforsecurity=False).hexdigest()
+    whole = hashlib.md5(f"sums/x {md5}".encode(), usedforsecurity=False).hexdigest()
+    try:
+        assert told(capsys, "dataset", "checksum", "sums") == {"sums": whole}
+    finally:
+        (folder / "x").unlink()
+        folder.rmdir()
+
+
+def test_buckets(site: Site, capsys: Capture) -> None:
+    assert "default (default)" in osmo(capsys, "bucket", "list")
+    assert told(capsys, "bucket", "list")["default"] == "default"
+
+
+def test_data_at_a_url(site: Site, capsys: Capture, tmp_path: Path) -> None:
+    tree()
+    url = (tmp_path / "there").as_uri()
+    assert told(capsys, "data", "upload", url, "in") == {"files": 3, "size": 11}
+    assert [o["key"] for o in told(capsys, "data", "list", url, "-g", "*.txt")] == ["in/a.txt", "in/sub/b.txt"]
+    assert told(capsys, "data", "download", url, "out", "-x", "in/sub")["files"] == 2
+    assert Path("out/in/sub/b.txt").read_text() == "two"
+    assert told(capsys, "data", "download", url, "out", "--resume")["files"] == 1
+    assert told(capsys, "data", "delete", url, "-g", "*.png") == {"deleted": 1}
+    for kind in ("READ", "WRITE", "DELETE"):
+        assert json.loads(osmo(capsys, "data", "check", url, "-a", kind)) == {"status": "pass"}
+    (tmp_path / "file").write_text("")
+    assert json.loads(osmo(capsys, "data", "check", f"{tmp_path.as_uri()}/file", "-a", "WRITE", code=1))["error"]
+    assert "storage URL" in osmo(capsys, "data", "list", "there", code=1)
+
+
+@pytest.mark.parametrize(
+    ("glob", "yes", "no"),
+    [
+        ("*.png", "a.png deep/in/b.png", "a.pngx a.png/c"),
+        ("a/*.png", "a/x.png", "a/b/x.png b/a/x.png"),
+        ("a/**", "a/x a/b/x", "ab/x"),
+        ("a/**/x", "a/x a/b/c/x", "a/bx"),
+        ("[!a]?.txt", "bc.txt", "ac.txt b.txt"),
+        ("a+b.txt", "a+b.txt", "aab.txt"),
+    ],
+)
+def test_globs(glob: str, yes: str, no: str) -> None:
+    match = re.compile(glob_regex(glob)).match
+    assert all(match(one) for one in yes.split()) and not any(match(one) for one in no.split())
+
+
+def test_the_progress_line() -> None:
+    assert bar(512 << 20, 1 << 30, 8.0) == "[##########..........]  50%  512.0 MiB of 1.0 GiB  64.0 MiB/s  8.0s left"
+    assert bar(0, 0, 0.0).startswith("[....................]   0%")
