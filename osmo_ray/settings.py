@@ -107,7 +107,7 @@ class Settings:
     hook_private: bool = False
     """Whether that webhook may be plain http and in a private network."""
     public_url: str = ""
-    """The platform's address in messages; empty: what `host` and `port` say."""
+    """The platform's address in messages and for logins; empty: what `host` and `port` say."""
     quota_source: str = "file"
     """Where quotas come from: `file` (`quota.yaml` in `home`) or `runai` (Run:AI's REST API)."""
     runai_url: str = ""
@@ -124,6 +124,26 @@ class Settings:
     """Priorities of Run:AI's ranks, as `NAME=NUMBER` with commas between them; those not listed are 100."""
     runai_interval: float = 20.0
     """Seconds between two readings of Run:AI, at least 1."""
+    oidc_issuer: str = ""
+    """Address of an OpenID Connect provider; then everybody logs in, also on loopback. Empty: none."""
+    oidc_client_id: str = ""
+    """This platform's client at the provider, for browsers."""
+    oidc_client_secret_file: str = ""
+    """A file that holds that client's secret; empty: a public client."""
+    oidc_device_client_id: str = ""
+    """A public client for `osmo login` (device code, password); empty: the same client."""
+    oidc_audience: str = ""
+    """One more audience of which tokens are accepted, for access tokens of other programs."""
+    oidc_scopes: str = "openid profile email offline_access"
+    """What logins ask for."""
+    oidc_user_claim: str = "preferred_username"
+    """The claim that names the user; `email` counts only when the provider has verified it."""
+    oidc_roles_claim: str = "roles"
+    """The claim that lists roles or groups; a path may have dots (`realm_access.roles`)."""
+    oidc_role_map: str = ""
+    """Roles by names of that claim: `robot-admins=osmo-admin, *=osmo-user`, where `*` is everybody."""
+    oidc_session: float = 12 * 3600.0
+    """Seconds after which a browser signs in again."""
     cpu: float = 0.0
     """Cores that workflows may use on this node; 0: what Ray found."""
     gpu: int = -1
@@ -141,6 +161,16 @@ class Settings:
     def beyond_loopback(self) -> bool:
         """Whether other hosts can reach this platform, so that everybody has to show a token."""
         return not (self.host.startswith("127.") or self.host in ("localhost", "::1"))
+
+    @property
+    def authenticated(self) -> bool:
+        """Whether everybody has to show who they are; else this is development mode."""
+        return self.beyond_loopback or bool(self.oidc_issuer)
+
+    @property
+    def address(self) -> str:
+        """Where browsers find this platform, without a slash at the end."""
+        return self.public_url.rstrip("/") or f"http://{self.host}:{self.port}"
 
     def environment(self) -> dict[str, str]:
         """These settings as variables, so that a process started from here loads the same ones."""

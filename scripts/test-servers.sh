@@ -39,9 +39,9 @@ if ((${#missing[@]})); then
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 if ! command -v npm >/dev/null 2>&1; then
-  echo "test-servers: needs npm (Node.js 18 or newer) for azurite" >&2
+  echo "test-servers: needs npm (Node.js 20.19 or newer) for azurite and oidc-provider" >&2
   exit 1
 fi
-[[ -x tests/servers/install.sh ]] && bash tests/servers/install.sh azurite
+[[ -x tests/servers/install.sh ]] && bash tests/servers/install.sh azurite oidc-provider
 make --no-print-directory kube-tools
 .venv/bin/python -m pytest -q -m "postgres or servers or root or container or kubernetes" "$@"

@@ -33,6 +33,7 @@ from osmo_ray.api.routes import (
     pools,
     profile,
     service,
+    signin,
     streams,
     tasks,
     users,
@@ -45,7 +46,7 @@ Beside = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
 _PARTS = (
-    *(auth, users, workflows, streams, tasks, pools, profile, credentials, apps, outputs, code, extra, inside),
+    *(auth, signin, users, workflows, streams, tasks, pools, profile, credentials, apps, outputs, code, extra, inside),
     *(backends, datasets, buckets, configs, page),
 )
 

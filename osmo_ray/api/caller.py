@@ -9,7 +9,7 @@ from osmo_ray.store.protocol import Token
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. `how` is `token`, `development`, or empty on paths that are open to all."""
+    """Who asks. `how` is `token`, `session`, `provider`, `development`, or empty on paths that are open to all."""
 
     user: str = ""
     roles: tuple[str, ...] = ()

@@ -1,8 +1,8 @@
 """What happens to every request before its route: who asks, how much they send, how old their client is, metrics.
 
 Pure ASGI, because a middleware that wraps responses would hold back streams. The only place where a request gets its
-caller: a bearer token of the store, or, on a platform that listens on loopback alone, whoever asks from loopback by
-a loopback name.
+caller: a bearer token of the store or of the identity provider, a browser's session, or, on a platform that listens on
+loopback alone and has no provider, whoever asks from loopback by a loopback name.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from http.cookies import CookieError, SimpleCookie
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from fastapi import HTTPException
 
@@ -27,7 +29,9 @@ from osmo_ray.api.errors import body
 from osmo_ray.api.metrics import Metrics
 from osmo_ray.api.peers import is_task
 from osmo_ray.api.services import Services
+from osmo_ray.api.signin import People, foreign, is_session
 from osmo_ray.objects.gateway import ROUTE
+from osmo_ray.providers.oidc import BadToken, ProviderAway, issuer_of
 from osmo_ray.providers.passes import BadPass
 from osmo_ray.store.protocol import AuditLine, StoreError, Token
 
@@ -43,6 +47,10 @@ CODE = "/api/x/code/"
 """Archives of code are streamed, and have a limit of their own."""
 MAX_BODY = 24 << 20
 """Bytes of one request: a file of the largest size, twice (as written and as rendered)."""
+COOKIE = "osmo_session"
+"""Holds a browser's session; over https with the prefix that binds it to this host."""
+SIGN_IN = "/api/x/login"
+"""Where browsers without a session are sent."""
 _WARN_BEFORE = 7 * 86400.0
 """Seconds before an access token's end from which its holder is told so."""
 _LOOK_EVERY = 5.0
@@ -66,6 +74,7 @@ class Gate:
     def __init__(self, app: App, services: Services, metrics: Metrics) -> None:
         self._app, self._services, self._metrics = app, services, metrics
         self._shared, self._looked = False, float("-inf")
+        self._people = People(services)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -96,7 +105,8 @@ class Gate:
             await self._app(scope, receive if streamed else _limited(receive, headers), watch)
         except Refused as error:
             warning.append((b"connection", b"close"))
-            await _answer(watch, error)
+            page = self._sign_in(scope, error)
+            await (_redirect(watch, page) if page else _answer(watch, error))
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self._metrics.request(scope["method"], route, status, time.perf_counter() - begin)
@@ -129,7 +139,12 @@ class Gate:
             return await self._by_token(secret)
         if scope["path"] in OPEN or scope["path"].startswith(ROUTE):
             return Caller()  # the storage gateway's own tokens say what each request may do
+        session = cookie(headers, cookie_name(self._services.settings.address))
+        if session and self._services.provider is not None:
+            return await self._by_session(scope, headers, session)
         reason = not_development(scope, headers, self._services.settings.host)
+        if self._services.provider is not None:
+            raise Refused(401, "Log in first (osmo login URL): this platform has an identity provider.")
         if reason:
             raise Refused(401, f"Log in first (osmo login URL --method token): {reason}.")
         if await self._from_task(scope):
@@ -151,13 +166,46 @@ class Gate:
         host, port = scope["client"][:2]
         return await asyncio.to_thread(is_task, host, port)
 
+    async def _by_session(self, scope: Scope, headers: dict[str, str], secret: str) -> Caller:
+        """A browser. What changes something, and every websocket, must come from a page of ours."""
+        token = await self._ask(self._people.session, secret)
+        if token is None:
+            raise Refused(401, "The session has ended; sign in again.")
+        if scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD"):
+            reason = foreign(headers, self._services.settings.address)
+            if reason:
+                raise Refused(403, f"This request is refused for the sake of the browser's user: {reason}.")
+        return Caller(token.user, token.roles, "session", token)
+
+    async def _by_provider(self, secret: str) -> Caller:
+        try:
+            return await self._people.caller(secret)
+        except BadToken as error:
+            raise Refused(401, f"The provider's token is not accepted: {error}; log in again.") from None
+        except ProviderAway as error:
+            raise Refused(503, f"Nobody can be let in now: {error}.", "OSMO_ERROR") from None
+        except StoreError as error:
+            raise Refused(503, f"The database does not answer: {error}", "DATABASE") from None
+
+    def _sign_in(self, scope: Scope, error: Refused) -> str:
+        """Where a browser that looks at a page is sent instead of being refused; empty for everybody else."""
+        page = scope["method"] == "GET" and not scope["path"].startswith("/api/")
+        if error.status != 401 or self._services.provider is None or not page:
+            return ""
+        if "text/html" not in _headers(scope).get("accept", ""):
+            return ""
+        return f"{SIGN_IN}?next={quote(scope['path'], safe='/')}"
+
     async def _by_token(self, secret: str) -> Caller:
+        provider = self._services.provider
+        if secret.count(".") == 2 and provider is not None and issuer_of(secret) == provider.settings.issuer:
+            return await self._by_provider(secret)
         if secret.count(".") == 2:
             token = await self._by_pass(secret)
         else:
             digest = hashlib.sha256(secret.encode()).hexdigest()
             token = await self._ask(self._services.store.token, digest)
-        if token is None or token.expires <= self._services.clock():
+        if token is None or token.expires <= self._services.clock() or is_session(token):
             raise Refused(401, "The access token is unknown or has expired; log in again.")
         return Caller(token.user, token.roles, "token", token)
 
@@ -175,7 +223,7 @@ class Gate:
     def _ending(self, token: Token | None, headers: dict[str, str]) -> str:
         """Word that an access token ends soon, for clients that show such words."""
         left = token.expires - self._services.clock() if token else _WARN_BEFORE
-        if token is None or left >= _WARN_BEFORE or "x-osmo-client-version" not in headers:
+        if token is None or is_session(token) or left >= _WARN_BEFORE or "x-osmo-client-version" not in headers:
             return ""
         return f"WARNING: the access token {token.name} ends in {int(left // 86400)} days; make a new one in time.\n"
 
@@ -185,6 +233,20 @@ class Gate:
             return await asyncio.to_thread(verb, *args)
         except StoreError as error:
             raise Refused(503, f"The database does not answer: {error}", "DATABASE") from None
+
+
+def cookie(headers: dict[str, str], name: str) -> str:
+    """What a browser keeps under a name; empty when it keeps nothing that can be read."""
+    try:
+        found = SimpleCookie(headers.get("cookie", "")).get(name)
+    except CookieError:
+        return ""
+    return found.value if found else ""
+
+
+def cookie_name(address: str, name: str = COOKIE) -> str:
+    """Over https a name that browsers take from this very host alone, and only with its other protections."""
+    return f"__Host-{name}" if address.startswith("https:") else name
 
 
 def system_user() -> str:
@@ -280,6 +342,12 @@ def _limited(receive: Receive, headers: dict[str, str]) -> Receive:
         return message
 
     return count
+
+
+async def _redirect(send: Send, target: str) -> None:
+    head = [(b"location", target.encode()), (b"content-length", b"0"), (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": 302, "headers": head})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def _answer(send: Send, error: Refused) -> None:

@@ -32,6 +32,12 @@ class LoginInfo(Shape):
     logout_endpoint: str | None = None
 
 
+class SignedOut(Shape):
+    """The session is over; the provider's own ends at its page, if it has one."""
+
+    provider_logout: str | None = None
+
+
 class AccessToken(Shape):
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"token": "Zm9ydHktdGhyZWUtY2hhcmFjdGVycy1vZi1iYXNlNjQtXw"}]}

@@ -18,6 +18,7 @@ from osmo_ray.control.credentials import Purse
 from osmo_ray.objects.protocol import ObjectStore
 from osmo_ray.providers import buckets
 from osmo_ray.providers.buckets import Buckets
+from osmo_ray.providers.oidc import Provider
 from osmo_ray.providers.passes import Passes
 from osmo_ray.providers.quota import QuotaProvider
 from osmo_ray.providers.secrets import Vault
@@ -124,6 +125,8 @@ class Services:
     """Seals credentials; without one none can be set."""
     passes: Passes | None = None
     """Signs short-lived passes; without one only access tokens themselves get in."""
+    provider: Provider | None = None
+    """Where people log in; None: with access tokens, or in development mode."""
     gateway_key: bytes = b""
     """Secret of the storage gateway; empty: there is none."""
     clock: Callable[[], float] = time.time

@@ -1,10 +1,9 @@
-"""The smaller verbs: tasks, pools, nodes, profile, login, version."""
+"""The smaller verbs: tasks, pools, nodes, profile, version."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 from osmo_ray.cli.command import Command, connect, duration, print_json, table
@@ -197,38 +196,6 @@ def _profile_set(args: argparse.Namespace) -> int:
     return 0
 
 
-def _login_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("address", metavar="URL", help="for example https://osmo.example.org")
-    parser.add_argument("--method", choices=("dev", "token"), default="dev")
-    parser.add_argument("--username", default="", help="with --method dev: who you are")
-    parser.add_argument("--token-file", type=Path, help="with --method token: a file that holds it")
-    parser.add_argument("--token", default="", help="with --method token: the token itself")
-
-
-def _login(args: argparse.Namespace) -> int:
-    """The login is tried before it is stored."""
-    from osmo_ray.sdk.client import Client
-    from osmo_ray.sdk.login import Login, write
-
-    token = args.token_file.read_text().strip() if args.token_file else args.token
-    if args.method == "token" and not token:
-        print("osmo login: --method token needs --token-file FILE or --token TOKEN", file=sys.stderr)
-        return 2
-    login = Login(args.address.rstrip("/"), args.username, token if args.method == "token" else "")
-    with Client(login.url, user=login.user, token=login.token) as client:
-        user = client.http.json("GET", "/api/profile/settings")["profile"]["username"]
-    write(Login(login.url, login.user, login.token))
-    print(f"logged in to {login.url} as {user}")
-    return 0
-
-
-def _logout(args: argparse.Namespace) -> int:
-    from osmo_ray.sdk.login import forget
-
-    print("logged out" if forget() else "there was no stored login")
-    return 0
-
-
 def _version(args: argparse.Namespace) -> int:
     from osmo_ray import __version__
     from osmo_ray.sdk.errors import ClientError
@@ -252,6 +219,4 @@ RESOURCE_INFO = Command(_resource_name, _resource_info)
 RESOURCE_LIST = Command(_resource_arguments, _resource_list)
 PROFILE_LIST = Command(_none, _profile_list)
 PROFILE_SET = Command(_profile_arguments, _profile_set)
-LOGIN = Command(_login_arguments, _login)
-LOGOUT = Command(_none, _logout)
 VERSION = Command(_none, _version)

@@ -165,7 +165,7 @@ def notice_settings(settings: Settings) -> NoticeSettings:
     )
     private = settings.hook_private
     return NoticeSettings(
-        url=settings.public_url.rstrip("/") or f"http://{settings.host}:{settings.port}",
+        url=settings.address,
         mail=mail if settings.mail_host else None,
         mail_domain=settings.mail_domain,
         hook=Webhook(allow_http=private, allow_private=private) if settings.hook_url else None,

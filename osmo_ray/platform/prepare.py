@@ -1,7 +1,7 @@
 """What has to stand before anything opens the database: its newest schema, and a way in for the administrator.
 
-A platform that listens beyond loopback wants an access token from everybody, so the first one is made here and left in
-a file that only the platform's user can read.
+A platform that listens beyond loopback, or has an identity provider, wants to know from everybody who they are, so the
+first access token is made here and left in a file that only the platform's user can read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main() -> int:
     store = SqlStore(settings.database)
     try:
         store.migrate()
-        if settings.beyond_loopback:
+        if settings.authenticated:
             ensure_admin(store, Files(settings.home))
     finally:
         store.close()
@@ -48,8 +48,10 @@ def ensure_admin(store: Store, files: Files) -> None:
 def describe(settings: Settings, files: Files, ray_address: str) -> list[str]:
     """How others come in: lines for `osmo up`."""
     url = f"http://{settings.host}:{settings.port}"
+    through = [f"                 osmo login {settings.address}   (through {settings.oidc_issuer})"]
     return [
         f"  log in         osmo login {url} --method token --token-file {files.admin_token}",
+        *(through if settings.oidc_issuer else ()),
         f"  join a node    copy {files.ray_token} there, then on it:",
         f"                 RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=ray.token ray start --address={ray_address}",
     ]

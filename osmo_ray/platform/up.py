@@ -91,13 +91,34 @@ def apply(settings: Settings, args: argparse.Namespace) -> Settings:
 
 def refuse(settings: Settings, args: argparse.Namespace) -> str:
     """Why this must not start, or nothing."""
-    if not settings.beyond_loopback:
-        return ""
+    wrong = _wrong_provider(settings)
+    if wrong or not settings.beyond_loopback:
+        return wrong
     if not args.insecure_no_tls:
         return (
             f"{settings.host} can be reached by other hosts, and this API speaks plain HTTP. Put a TLS proxy in front "
-            "and say so with --insecure-no-tls; every request then needs an access token"
+            "and say so with --insecure-no-tls; every request then needs an access token or a login"
         )
+    return ""
+
+
+def _wrong_provider(settings: Settings) -> str:
+    """What is missing for logins through a provider, or nothing: better now than at the first login."""
+    from osmo_ray.providers import oidc  # its libraries are for those who have a provider
+
+    if not settings.oidc_issuer:
+        return ""
+    if not settings.oidc_client_id:
+        return "oidc_issuer is set, but oidc_client_id is not: which client is this platform at the provider?"
+    if settings.beyond_loopback and not settings.public_url.startswith("https://"):
+        return (
+            "logins through a provider need the address that browsers use: set public_url to https://..., which the "
+            "TLS proxy serves, and let the provider send them back to public_url/api/x/login/callback"
+        )
+    try:
+        oidc.from_settings(settings)
+    except (ValueError, OSError) as error:
+        return f"the identity provider's settings cannot be: {error}"
     return ""
 
 
@@ -141,7 +162,7 @@ def _ready(files: Files, state: State, seconds: float) -> None:
     print(f"  Ray dashboard  {state.dashboard}   (token: {files.ray_token})")
     print(f"  state          {files.home}")
     settings = settings_room.load()
-    if settings.beyond_loopback:
+    if settings.authenticated:
         print("\n".join(describe(settings, files, state.ray_address)))
     else:
         print("  development mode: whoever reaches this loopback address is trusted as the user they say they are")

@@ -41,7 +41,8 @@ class Client:
 
     def __init__(self, url: str = "", *, user: str = "", token: str = "", timeout: float = 60.0) -> None:
         found = resolve(url)
-        self.login = Login(found.url, user or found.user, token or found.token)
+        grant = None if user or token else found.grant
+        self.login = Login(found.url, user or found.user, token or found.token, grant)
         self.http = Http(self.login, timeout)
 
     def __enter__(self) -> Client:

@@ -85,9 +85,10 @@ class Wire:
 
 
 @contextmanager
-def serve(world: World, **settings: Any) -> Iterator[Wire]:
-    """The application on a free port of loopback."""
-    config = uvicorn.Config(world.app(**settings), "127.0.0.1", 0, log_level="error", lifespan="on")
+def serve(world: World, port: int = 0, **settings: Any) -> Iterator[Wire]:
+    """The application on a port of loopback; 0: a free one."""
+    told = {"port": port, **settings} if port else settings
+    config = uvicorn.Config(world.app(**told), "127.0.0.1", port, log_level="error", lifespan="on")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -99,6 +99,24 @@ def test_a_cancelled_workflow_leaves_nothing_in_the_cluster(platform: Platform, 
     until(lambda: not objects(kube, "pods", workflow) and not objects(kube, "secrets", workflow), 60)
 
 
+def greeted(name: str) -> str:
+    """A task that waits for the server of its group and prints what it says."""
+    return f"""\
+    - name: {name}
+      image: localhost/osmo-runtime:1
+      command: [python3, -c]
+      args:
+      - |
+        import socket, time
+        for _ in range(100):
+            try:
+                print("got", socket.create_connection(("{{{{host:server}}}}", 7000), 20).recv(9).decode())
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.1)
+"""
+
+
 GANG = """
 workflow:
   name: gang
@@ -118,31 +136,8 @@ workflow:
         door = socket.create_server(("", 7000))
         for _ in range(2):
             door.accept()[0].sendall(b"hello")
-    - name: one
-      image: localhost/osmo-runtime:1
-      command: [python3, -c]
-      args:
-      - |
-        import socket, time
-        for _ in range(100):
-            try:
-                print("got", socket.create_connection(("{{host:server}}", 7000), 20).recv(9).decode())
-                break
-            except ConnectionRefusedError:
-                time.sleep(0.1)
-    - name: two
-      image: localhost/osmo-runtime:1
-      command: [python3, -c]
-      args:
-      - |
-        import socket, time
-        for _ in range(100):
-            try:
-                print("got", socket.create_connection(("{{host:server}}", 7000), 20).recv(9).decode())
-                break
-            except ConnectionRefusedError:
-                time.sleep(0.1)
 """
+GANG += greeted("one") + greeted("two")
 
 
 def test_a_gang_meets_at_its_barrier_and_talks_by_name(platform: Platform):

@@ -5,25 +5,27 @@ set -eu
 
 TOOLS="${OSMO_TOOLS:-$HOME/.cache/osmo-ray/tools}"
 AZURITE=3.37.0
+OIDC_PROVIDER=9.13.3
 
-azurite() {
-    folder="$TOOLS/azurite-$AZURITE"
-    if [ -x "$folder/node_modules/.bin/azurite-blob" ]; then
+npm_tool() { # NAME VERSION FILE: a package of npm, unless that file of it is there
+    folder="$TOOLS/$1-$2"
+    if [ -e "$folder/node_modules/$3" ]; then
         return
     fi
     if ! command -v npm >/dev/null; then
-        echo "azurite needs npm (Debian: apt-get install npm)" >&2
+        echo "$1 needs npm (Debian: apt-get install npm)" >&2
         exit 1
     fi
     mkdir -p "$folder"
-    npm install --prefix "$folder" --no-audit --no-fund --ignore-scripts "azurite@$AZURITE"
+    npm install --prefix "$folder" --no-audit --no-fund --ignore-scripts "$1@$2"
 }
 
 for name in "$@"; do
     case "$name" in
-    azurite) azurite ;;
+    azurite) npm_tool azurite "$AZURITE" .bin/azurite-blob ;;
+    oidc-provider) npm_tool oidc-provider "$OIDC_PROVIDER" oidc-provider/package.json ;;
     *)
-        echo "unknown server '$name'; known: azurite" >&2
+        echo "unknown server '$name'; known: azurite, oidc-provider" >&2
         exit 1
         ;;
     esac

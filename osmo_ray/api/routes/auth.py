@@ -16,6 +16,8 @@ from osmo_ray.api.nouns import AccessToken, LoginInfo, PassView, TokenEntry, Tok
 from osmo_ray.api.routes.common import User
 from osmo_ray.api.services import Services
 from osmo_ray.api.shapes import stamp
+from osmo_ray.api.signin import is_session
+from osmo_ray.providers.oidc import Endpoints, OidcSettings, ProviderAway
 from osmo_ray.providers.passes import Passes
 from osmo_ray.store.protocol import Token
 
@@ -30,7 +32,9 @@ def routes(services: Services) -> APIRouter:
 
     @router.get("/api/auth/login")
     async def login() -> LoginInfo:
-        return LoginInfo()
+        if services.provider is None:
+            return LoginInfo()
+        return _login_info(services.provider.settings, await signin_endpoints(services))
 
     @router.get("/api/auth/keys")
     async def keys() -> dict[str, Any]:
@@ -75,7 +79,7 @@ def routes(services: Services) -> APIRouter:
 
 
 def listed(services: Services, user: str) -> list[TokenEntry]:
-    return [_entry(t) for t in services.store.tokens(user)]
+    return [_entry(t) for t in services.store.tokens(user) if not is_session(t)]
 
 
 def create(
@@ -105,6 +109,28 @@ def create(
     return secret
 
 
+async def signin_endpoints(services: Services) -> Endpoints:
+    """Where the provider is asked for what. Raises `ApiError`."""
+    if services.provider is None:
+        raise ApiError("This platform has no identity provider (setting oidc_issuer).")
+    try:
+        return await services.provider.endpoints()
+    except ProviderAway as error:
+        raise ApiError(f"Nobody can log in now: {error}.", "OSMO_ERROR", 503) from None
+
+
+def _login_info(settings: OidcSettings, found: Endpoints) -> LoginInfo:
+    device = settings.device_client_id or settings.client_id
+    return LoginInfo(
+        device_endpoint=found.device or None,
+        device_client_id=device,
+        browser_endpoint=found.authorization,
+        browser_client_id=settings.client_id,
+        token_endpoint=found.token,
+        logout_endpoint=found.logout or None,
+    )
+
+
 def _passes(services: Services) -> Passes:
     if services.passes is None:
         raise ApiError("This platform has no key to sign with (OSMO_SECRET_KEY_FILE).", status=503)
@@ -116,7 +142,7 @@ def _trade(services: Services, secret: str) -> PassView:
         raise ApiError("That is not an access token: those have 43 characters.")
     now = services.clock()
     token = services.store.token(hashlib.sha256(secret.encode()).hexdigest())
-    if token is None or token.expires <= now:
+    if token is None or token.expires <= now or is_session(token):
         raise ApiError("The access token is unknown or has expired; make a new one with: osmo token set NAME.")
     made, until = _passes(services).sign(token.user, token.name, token.roles, now)
     return PassView(token=made, expires_at=until)
