@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 from osmo_ray import settings as settings_room
 from osmo_ray.platform import head, keeper
