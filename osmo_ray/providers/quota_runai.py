@@ -7,6 +7,7 @@ quotas": the snapshot then has no queue at all, and work waits for it.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -115,7 +116,7 @@ def translate(projects: list[Row], departments: list[Row], scope: RunaiScope) ->
     twice = {n for n in names if names.count(n) > 1} if len(set(names)) < len(names) else set()
     if twice:
         raise RunaiError(f"the names {', '.join(sorted(twice))} are there twice; set runai_cluster to one cluster's id")
-    if not found:
+    if all(name.startswith(_DEPARTMENT) for name in names):
         raise RunaiError(f"no project has node pool {scope.node_pool!r}; check runai_node_pool and runai_cluster")
     return tuple(found)
 
@@ -177,7 +178,9 @@ def _resource(told: object, unit: float, where: str) -> Resource:
 def _number(told: object, where: str) -> float:
     if told is None:
         return UNLIMITED
-    if isinstance(told, bool) or not isinstance(told, int | float) or (told < 0 and told != UNLIMITED):
+    if isinstance(told, bool) or not isinstance(told, int | float) or not math.isfinite(told):
+        raise RunaiError(f"{where}: {told!r} is no number")
+    if told < 0 and told != UNLIMITED:
         raise RunaiError(f"{where}: {told!r} is no amount")
     return float(told)
 

@@ -182,3 +182,22 @@ def test_pools_belong_to_the_projects_that_the_settings_name(runai: RunaiSource)
     for bad in ("default", "=one", "a=one,a=two"):
         with pytest.raises(QuotaError, match="POOL=PROJECT"):
             open_quota(replace(runai.source, pools=bad))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -3, True, "2"])
+def test_an_amount_that_is_none_leaves_what_was_in_force(runai: RunaiSource, number: Any):
+    runai.tell({"one": (2, 4, 1)})
+    good = runai.quota.snapshot()
+    runai.tell({"one": (number, 4, 1)})
+    stale = runai.quota.snapshot()
+    assert good is not None and stale is not None and stale.queues == good.queues
+    assert stale.stale and "one: gpu" in stale.error
+
+
+def test_departments_alone_leave_what_was_in_force(runai: RunaiSource):
+    runai.tell({"one": (2, 4, 1)})
+    good = runai.quota.snapshot()
+    runai.tell({})
+    stale = runai.quota.snapshot()
+    assert good is not None and stale is not None and stale.queues == good.queues
+    assert stale.stale and "runai_node_pool" in stale.error
