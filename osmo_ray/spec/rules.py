@@ -24,23 +24,9 @@ from osmo_ray.spec.model import (
 )
 from osmo_ray.spec.task_rules import PARTS
 
-_WORKFLOW_ID = re.compile(r"[a-zA-Z]([a-zA-Z0-9_-]*[a-zA-Z0-9])?-[0-9]+")
-_DATASET = re.compile(r"([a-zA-Z0-9_{}-]+/)?[a-zA-Z0-9_{}-]+(:[a-zA-Z0-9_{}-]*)?")
-_URL = re.compile(r"(?:(?:s3|gs)://[^/\s,;*]+|(?:azure|tos|swift)://[^/\s,;*]+/[^/\s,;*]+)(?:/[^\s,;*]*)?")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-_REQUIREMENT = re.compile(
-    r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(\[[A-Za-z0-9._,\s-]*\])?"
-    r"(\s*(===|==|~=|!=|<=|>=|<|>)\s*[A-Za-z0-9.*+!_-]+(\s*,\s*(===|==|~=|!=|<=|>=|<|>)\s*[A-Za-z0-9.*+!_-]+)*)?"
-)
-"""A name with extras and versions: what can be had from an index, and no address, path or option."""
-_CODES = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
 _TOKEN = re.compile(r"\{\{[^{}]*\}\}")
 _LABEL_KEY = re.compile(r"([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
-_ACTIONS = ("COMPLETE", "FAIL", "RESCHEDULE")
-_MAX_REGEX = 1000
-_MAX_PATH = 4096
-_MAX_DEPTH = 64
 
 
 def normalise(name: str) -> str:

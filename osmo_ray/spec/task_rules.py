@@ -32,8 +32,6 @@ _REQUIREMENT = re.compile(
 """A name with extras and versions: what can be had from an index, and no address, path or option."""
 _CODES = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
 _TOKEN = re.compile(r"\{\{[^{}]*\}\}")
-_LABEL_KEY = re.compile(r"([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
-_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 _ACTIONS = ("COMPLETE", "FAIL", "RESCHEDULE")
 _MAX_REGEX = 1000
 _MAX_PATH = 4096

@@ -22,6 +22,9 @@ def _name(text: str) -> str:
 
 @pytest.mark.parametrize(("text", "verdict", "said"), BLOCKS, ids=[_name(block[0]) for block in BLOCKS])
 def test_an_example_ends_as_it_says(platform: Platform, tmp_path: Path, text: str, verdict: str, said: str):
+    if "credentials:" in text:
+        for name in ("keys", "more"):
+            platform.cli("credential", "set", name, "--payload", "token=very-secret-letters-")
     id = platform.submit(text)
     assert platform.wait(id) == verdict, platform.cli("explain", id).stdout
     said = re.sub(r"\b\w+-1$", id, said) if said.endswith("-1") else said
@@ -31,5 +34,23 @@ def test_an_example_ends_as_it_says(platform: Platform, tmp_path: Path, text: st
 def test_there_is_one_for_every_large_feature():
     text = "\n".join(block[0] for block in BLOCKS)
     wanted = ("files:", "environment:", "inputs:", "groups:", "exitActions:", "retries:", "timeout:", "default-values:")
-    missing = [word for word in (*wanted, "matrix:", "kpis:", "cache:", "resources:", "regex:") if word not in text]
+    missing = [
+        word
+        for word in (
+            *wanted,
+            "matrix:",
+            "kpis:",
+            "cache:",
+            "dataset:",
+            "credentials:",
+            "hold:",
+            "labels:",
+            "barrier:",
+            "sandbox:",
+            "ray:",
+            "resources:",
+            "regex:",
+        )
+        if word not in text
+    ]
     assert missing == []
