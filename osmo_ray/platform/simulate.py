@@ -41,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpus", type=_amount, default=8, help="GPUs of each of these (default: 8)")
     parser.add_argument("--cpus", type=_count, default=64, help="cores of each (default: 64)")
     parser.add_argument("--memory", type=_size, default="512Gi", help="memory of each (default: 512Gi)")
+    parser.add_argument(
+        "--step", type=_count, default=1, metavar="SECONDS", help="virtual seconds between two cycles (default: 1)"
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw utilisation and queue over time")
     parser.add_argument("--save-trace", type=Path, metavar="FILE", help="keep the arrivals as a file for --trace")
 
@@ -60,7 +63,7 @@ def _run(args: argparse.Namespace) -> int:
     arrivals = _arrivals(args)
     present_nodes, new_nodes = _nodes(args)
     done = [
-        (name, replay(arrivals, Variant(nodes, quota)))
+        (name, replay(arrivals, Variant(nodes, quota), args.step))
         for name, nodes, quota in ((PRESENT, present_nodes, present_quota), (NEW, new_nodes, new_quota))
     ]
     if args.save_trace:

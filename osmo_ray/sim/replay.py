@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -97,9 +98,10 @@ class Replayed:
         return max((f.ended for f in self.fates if f.ended is not None), default=self.points[-1].at)
 
 
-def replay(arrivals: Sequence[Arrival], variant: Variant) -> Replayed:
-    """Run them all (one at least) to their ends. Groups that can never start are left waiting at the end."""
-    return _Replay(sorted(arrivals, key=lambda a: a.submitted), variant).run()
+def replay(arrivals: Sequence[Arrival], variant: Variant, step: float = 1.0) -> Replayed:
+    """Run them all (one at least) to their ends. Groups that can never start are left waiting at the end.
+    Cycles are `step` seconds apart or more: a larger one is quicker where many wait, and coarser."""
+    return _Replay(sorted(arrivals, key=lambda a: a.submitted), variant, step).run()
 
 
 def nodes_like(count: int, cpu: float, memory: int, gpu: int) -> tuple[NodeReport, ...]:
@@ -124,6 +126,7 @@ class _Fixed:
 class _Replay:
     arrivals: Sequence[Arrival]
     variant: Variant
+    step: float
     now: float = 0.0
     live: dict[str, Workflow] = field(default_factory=dict)
     fates: dict[str, Fate] = field(default_factory=dict)
@@ -144,6 +147,7 @@ class _Replay:
         self._ends: list[tuple[float, int, str, int]] = []
         self._alarms: list[float] = []
         self.gpus = self.cpus = self.running = 0
+        self._due = -math.inf
 
     def run(self) -> Replayed:
         coming = 0
@@ -157,7 +161,7 @@ class _Replay:
             while self._alarms and self._alarms[0] <= moment:
                 heapq.heappop(self._alarms)
             if (changed or alarm) and len(self.live) > self.running:
-                self._cycles()
+                self._cycle_or_later()
             if changed or alarm:
                 self.points.append(Point(moment, self.gpus, self.cpus, len(self.live) - self.running))
         return Replayed(self.variant, tuple(self.fates.values()), tuple(self.points))
@@ -181,6 +185,13 @@ class _Replay:
         )  # fmt: skip
         self.live[uuid] = decision.workflow
         self.fates[uuid] = Fate(arrival)
+
+    def _cycle_or_later(self) -> None:
+        if self.now >= self._due:
+            self._cycles()
+            self._due = self.now + self.step
+        elif self._due not in self._alarms:
+            heapq.heappush(self._alarms, self._due)
 
     def _cycles(self) -> None:
         """One cycle, and another one for as long as places became free by it."""

@@ -108,6 +108,11 @@ def test_the_order_of_the_lines_does_not_matter():
     assert sum(f.preempted for f in done.fates) == 2
 
 
+def test_a_larger_step_looks_less_often_and_ends_are_exact():
+    done = replay([Arrival(t, 100, "a", GPU * 4) for t in (0, 10, 20)], Variant(NODE), step=60)
+    assert [(f.started, f.ended) for f in done.fates] == [(0, 100), (120, 220), (220, 320)]
+
+
 def test_the_percentile_is_a_value_that_was_seen():
     assert waits([float(n) for n in range(1, 101)]) == Waits(50.5, 50.5, 95, 100)
     assert waits([]) is None
