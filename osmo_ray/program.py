@@ -173,6 +173,7 @@ VERBS: Mapping[str, Entry] = {
     "doctor": ("say what this host can do", f"{_PLATFORM}.doctor"),
     "backup": ("save the state of this platform in a file, while it runs", f"{_PLATFORM}.archive:BACKUP"),
     "restore": ("fill an empty database from such a file", f"{_PLATFORM}.archive:RESTORE"),
+    "simulate": ("replay arrivals with other quotas or nodes and compare", f"{_PLATFORM}.simulate"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import plain_cluster
 import plain_scheduler as plain
 from hypothesis import strategies as st
 
@@ -15,46 +16,46 @@ NAMES = {"Pending": status.PENDING, "Running": status.RUNNING}
 
 
 @st.composite
-def worlds(draw) -> plain.World:
+def worlds(draw) -> plain_cluster.World:
     """Up to 4 nodes, up to two departments of up to 3 queues, up to 8 jobs, some running where they fit."""
     nodes = {f"n{i}": (draw(st.integers(0, 4)), 8, 8) for i in range(draw(st.integers(1, 4)))}
-    queues: dict[str, plain.Q] = {}
+    queues: dict[str, plain_cluster.Q] = {}
     number = 0
     for d in range(draw(st.integers(1, 2))):
         queues[f"d{d}"] = queue(draw, f"d{d}", None, d)
         for _ in range(draw(st.integers(1, 3))):
             queues[f"q{number}"] = queue(draw, f"q{number}", f"d{d}", number)
             number += 1
-    w = plain.World(nodes, queues, {})
+    w = plain_cluster.World(nodes, queues, {})
     for i in range(draw(st.integers(1, 8))):
         add_job(draw, w, i, number)
     return w
 
 
-def queue(draw, name: str, parent: str | None, created: int) -> plain.Q:
+def queue(draw, name: str, parent: str | None, created: int) -> plain_cluster.Q:
     quota = draw(st.sampled_from([-1, 0, 1, 2, 3, 4]))
     limit = draw(st.sampled_from([-1, -1, -1, 2, 4, 6]))
     weight = draw(st.sampled_from([0, 1, 1, 2]))
-    return plain.Q(
+    return plain_cluster.Q(
         name, parent, draw(st.sampled_from([100, 100, 101])), created, (quota, -1, -1), (limit, -1, -1), (weight, 1, 1)
     )
 
 
-def add_job(draw, w: plain.World, i: int, queues: int) -> None:
+def add_job(draw, w: plain_cluster.World, i: int, queues: int) -> None:
     priority = draw(st.sampled_from([50, 50, 75, 100]))
     size = draw(st.integers(1, 3))
     need = (draw(st.sampled_from([0, 1, 1, 2, 3])), draw(st.integers(1, 3)), 1)
     name = f"q{draw(st.integers(0, queues - 1))}"
-    job = plain.J(f"j-{i}", name, priority, priority < 100, draw(st.integers(0, 5)), draw(st.integers(1, size)))
-    job.tasks = [plain.T(f"j-{i}.{k}", need) for k in range(size)]
+    job = plain_cluster.J(f"j-{i}", name, priority, priority < 100, draw(st.integers(0, 5)), draw(st.integers(1, size)))
+    job.tasks = [plain_cluster.T(f"j-{i}.{k}", need) for k in range(size)]
     w.jobs[job.name] = job
     if draw(st.booleans()):
         run_where_it_fits(w, job)
 
 
-def run_where_it_fits(w: plain.World, job: plain.J) -> None:
+def run_where_it_fits(w: plain_cluster.World, job: plain_cluster.J) -> None:
     """As if it had been started within its bounds; all of it or nothing."""
-    cost = plain.total(t.need for t in job.tasks)
+    cost = plain_cluster.total(t.need for t in job.tasks)
     if not plain.within(w, job, cost):
         return
     for t in job.tasks:
@@ -66,13 +67,13 @@ def run_where_it_fits(w: plain.World, job: plain.J) -> None:
         t.status, t.node, t.was = "Running", node, "Running"
 
 
-def session(w: plain.World, settings: Settings = EXACT, promised: Promised | None = None) -> Session:
+def session(w: plain_cluster.World, settings: Settings = EXACT, promised: Promised | None = None) -> Session:
     nodes = [NodeIn(n, g, c, m) for n, (g, c, m) in w.nodes.items()]
     queues = [QueueIn(q.name, q.parent, q.priority, q.created, q.quota, q.limit, q.weight) for q in w.queues.values()]
     return Session(nodes, queues, [job_in(j, promised) for j in w.jobs.values()], settings=settings, now=1000.0)
 
 
-def job_in(j: plain.J, promised: Promised | None = None) -> JobIn:
+def job_in(j: plain_cluster.J, promised: Promised | None = None) -> JobIn:
     tasks = tuple(
         TaskIn(t.name, Ask(gpu=t.need[0], cpu=t.need[1], memory=t.need[2]), NAMES[t.status], t.node) for t in j.tasks
     )
@@ -89,7 +90,7 @@ def job_in(j: plain.J, promised: Promised | None = None) -> JobIn:
     )
 
 
-def settle(w: plain.World, s: Session) -> plain.World:
+def settle(w: plain_cluster.World, s: Session) -> plain_cluster.World:
     """The world after a cycle: what started runs, what had to go waits."""
     for core in s.jobs.values():
         job = w.jobs[core.name]

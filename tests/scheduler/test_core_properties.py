@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import plain_scheduler as plain
+import plain_cluster
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -204,7 +204,7 @@ def test_the_session_kept_up_to_date_equals_the_rebuilt_one(steps):
 def test_adding_and_removing_leaves_nothing_behind(w):
     s = session(w)
     idle, future = s.nodes.idle.copy(), s.nodes.future.copy()
-    extra = plain.J("extra-99", "q0", 50, True, 0, 1, [plain.T("extra-99.0", (0, 1, 1))])
+    extra = plain_cluster.J("extra-99", "q0", 50, True, 0, 1, [plain_cluster.T("extra-99.0", (0, 1, 1))])
     s.add(job_in(extra))
     run(s)
     s.reset()
