@@ -40,6 +40,8 @@ class Purse:
 
     def fill(self, user: str, spec: GroupSpec, plan: GroupPlan) -> GroupPlan:
         """The plan with what its attempts may use of this user's."""
+        if any(task.credentials for task in spec.tasks):
+            self._known.pop(user, None)  # what is named was set on purpose, perhaps a moment ago
         mine = self._open(user)
         tasks = {task.name: task for task in spec.tasks}
         filled = tuple(replace(a, secrets=secrets(tasks[a.task], a, mine)) for a in plan.attempts)
