@@ -14,7 +14,7 @@ from urllib.error import HTTPError
 
 import pytest
 
-from tests.e2e.harness import OSMO, ROOT, Platform
+from tests.e2e.harness import OSMO, ROOT, Platform, until
 
 pytestmark = [pytest.mark.ray, pytest.mark.servers]
 
@@ -74,8 +74,8 @@ def test_notebooks_are_reached_with_their_token_alone(platform: Platform, task: 
         assert json.loads(get(f"{match[1]}/api/contents/tmp/file", match[2]))["content"] == "of the task\n"
         one.send_signal(signal.SIGINT)
         assert one.wait(60) == 3
-    script = "grep -l jupyter-server /proc/[0-9]*/cmdline | wc -l"
-    assert platform.cli("workflow", "exec", task, "--", "sh", "-c", script).stdout.strip() == "0"
+    script = "grep -l '[j]upyter-server' /proc/[0-9]*/cmdline"
+    until(lambda: not platform.cli("workflow", "exec", task, "--", "sh", "-c", script, check=False).stdout, 30)
 
 
 def get(url: str, token: str = "") -> bytes:

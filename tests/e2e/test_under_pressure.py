@@ -6,8 +6,10 @@ Those who read lose nothing, and those who do not cost the API a bounded amount 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
+import secrets
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -22,16 +24,17 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from osmo_ray.api.follow import STALL
 from osmo_ray.sdk.client import Client
-from osmo_ray.sdk.sessions import Channel, ask
+from osmo_ray.sdk.sessions import Channel, ask, open_socket
 from tests.e2e.harness import Platform, commands, until
 
 pytestmark = pytest.mark.ray
 
-READERS, SLOW, SILENT, VANISHING = 100, 30, 30, 40
-TYPED, PLAIN, PUSHING, BROKEN, WORKING = 10, 10, 10, 10, 10
-BOUND = 400 << 20
+READERS, SLOW, SILENT, VANISHING = 100, 20, 40, 40
+TYPED, PLAIN, BROKEN, WORKING = 15, 15, 10, 10
+PUSHING = 10
+BOUND = 320 << 20
 """Bytes by which the API may grow. What the silent ones could have cost it is some GiB."""
-FLOOD = 32 << 20
+FLOOD = 24 << 20
 TALKS = f"""workflow:
   name: crowd
   groups:
@@ -44,7 +47,8 @@ TALKS = f"""workflow:
       - python3
       - -uc
       - |
-        import os, time
+        import os, socket, time
+        deaf = socket.create_server(("127.0.0.1", 7000), backlog=100)
         number = 0
         while not os.path.exists("/tmp/enough"):
             print("\\n".join(f"talk {{n:06d}} {{'.' * 40}}" for n in range(number, number + 20)))
@@ -113,14 +117,13 @@ async def test_a_crowd_of_which_many_do_not_read_and_many_vanish(platform: Platf
         vanishing = [await unread(platform, crowd, name) for name in ("main", "flood") * (VANISHING // 2)]
         floods: list[Any] = [await typed(platform, crowd, FLOODS) for _ in range(TYPED)]
         floods += [await plain(platform, crowd, FLOODS) for _ in range(PLAIN)]
-        pushed = [await plain(platform, crowd, "sleep 3600") for _ in range(PUSHING)]
-        pushing = [asyncio.ensure_future(push(one)) for one in pushed]
-        floods += pushed
+        pushed = await ports(platform, crowd)
+        for one in pushed:
+            stack.push_async_callback(one.close)
+        pushing = [asyncio.ensure_future(push(one)) for one in pushed[1:]]
         broken = [await plain(platform, crowd, FLOODS) for _ in range(BROKEN)]
         working = [await typed(platform, crowd, "cat") for _ in range(WORKING)]
-        await asyncio.to_thread(
-            until, lambda: len(sessions(platform)) >= TYPED + PLAIN + PUSHING + BROKEN + WORKING, 60
-        )
+        await asyncio.to_thread(until, lambda: len(sessions(platform)) >= TYPED + PLAIN + BROKEN + WORKING, 60)
         async with asyncio.timeout(120):
             await asyncio.gather(*(event.wait() for event in started))
             for one in vanishing:
@@ -131,6 +134,7 @@ async def test_a_crowd_of_which_many_do_not_read_and_many_vanish(platform: Platf
             await asyncio.gather(*(channel.close() for channel in working))
             await asyncio.sleep(STALL)  # by now nobody can take them for quick
             await asyncio.gather(*map(skipped, slow))
+            assert not any(one.done() for one in pushing)  # held back, and not sent away
             await command(platform, crowd, "touch /tmp/enough")
             texts = await asyncio.gather(*readers)
             late = await everything(web, platform, crowd, asyncio.Event())
@@ -224,10 +228,22 @@ async def plain(platform: Platform, id: str, entry: str) -> ClientConnection:
     return one
 
 
+async def ports(platform: Platform, id: str) -> list[ClientConnection]:
+    """A control socket of the contract's wire, and connections to a port that nobody reads from."""
+    with Client(platform.url) as client:
+        (reply,) = await ask(client, f"/api/workflow/{id}/portforward/main", task_ports=[7000], use_udp=False)
+        found = [await open_socket(client, "portforward", id, reply)]
+        for _ in range(PUSHING):
+            told = {"key": f"PORTFORWARD-{secrets.token_hex(16)}", "cookie": ""}
+            await found[0].send(json.dumps(told).encode())
+            found.append(await open_socket(client, "portforward", id, told))
+    return found
+
+
 async def push(one: ClientConnection) -> None:
     """More than anybody takes."""
-    for _ in range(64):
-        await one.send(bytes(512 << 10))
+    while True:
+        await one.send(bytes(256 << 10))
 
 
 async def comes_back(channel: Channel) -> None:
