@@ -86,6 +86,7 @@ VERBS: Mapping[str, Entry] = {
     "ssh-proxy": ("what ssh runs to reach a task", f"{_INSIDE}.ssh:PROXY"),
     "task": ("look at tasks", {"list": ("list tasks of all workflows", f"{_CLI}.others:TASK_LIST")}),
     "pool": ("look at pools", {"list": ("list pools and what they have free", f"{_CLI}.others:POOL_LIST")}),
+    "queue": ("say what queues are owed, hold and borrow", f"{_CLI}.queue:QUEUE"),
     "resource": (
         "look at nodes",
         {

@@ -122,6 +122,9 @@ class Settings:
     """The node pool whose quotas count here."""
     runai_ranks: str = ""
     """Priorities of Run:AI's ranks, as `NAME=NUMBER` with commas between them; those not listed are 100."""
+    runai_pools: str = ""
+    """Which project a pool's work belongs to, as `POOL=PROJECT` with commas between them; empty: each project is a
+    pool of its own name."""
     runai_interval: float = 20.0
     """Seconds between two readings of Run:AI, at least 1."""
     oidc_issuer: str = ""

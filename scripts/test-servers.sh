@@ -45,4 +45,4 @@ if ! command -v npm >/dev/null 2>&1; then
 fi
 [[ -x tests/servers/install.sh ]] && bash tests/servers/install.sh azurite oidc-provider jupyter
 make --no-print-directory kube-tools
-.venv/bin/python -m pytest -q -m "postgres or servers or root or container or kubernetes" "$@"
+"$(cd .venv && pwd -P)/bin/python" -m pytest -q -m "postgres or servers or root or container or kubernetes" "$@"

@@ -2,7 +2,7 @@
 # Tests that pass on any fresh Linux machine, without root and without servers of its own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-.venv/bin/python -m pytest -q -m "not postgres and not servers and not root and not container and not kubernetes" "$@"
+"$(cd .venv && pwd -P)/bin/python" -m pytest -q -m "not postgres and not servers and not root and not container and not kubernetes" "$@"
 cat <<'TEXT'
 
 left out here: PostgreSQL, azurite, podman containers, Kubernetes, hosts in network namespaces

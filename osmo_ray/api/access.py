@@ -125,6 +125,7 @@ ACTIONS: Mapping[str, str] = {
     "WS /api/router/{kind}/{name}/client/{key}": "workflow:Enter",
     "GET /api/pool": "pool:List",
     "GET /api/pool_quota": "pool:List",
+    "GET /api/x/queues": "pool:List",
     "GET /api/resources": "resources:Read",
     "GET /api/resources/{name}": "resources:Read",
     "GET /api/profile/settings": "profile:Read",

@@ -32,6 +32,7 @@ from osmo_ray.providers.quotas import open_quota, source_of
 from osmo_ray.providers.template import ProcessRenderer
 from osmo_ray.runtime import wakeup
 from osmo_ray.runtime.logs import stored_log
+from osmo_ray.scheduler.model import Standing
 from osmo_ray.settings import Settings, gateway_key
 from osmo_ray.spec.attempt import AttemptKey, LogChunk
 from osmo_ray.store.sql import SqlStore
@@ -105,6 +106,7 @@ def services_from(settings: Settings) -> Services:
         inside=agents,
         preview=agents.preview,
         quota=open_quota(source_of(settings)),
+        standings=controller_standings,
         vault=vault,
         passes=Passes(secrets.read_keys(key)),
         provider=oidc.from_settings(settings),
@@ -196,6 +198,16 @@ async def controller_figures() -> Mapping[str, float]:
     except (RayError, ValueError, TimeoutError):
         return {}
     return {**health.counts, "live_workflows": health.live, "nodes": health.nodes, "epoch": health.epoch}
+
+
+async def controller_standings() -> Sequence[Standing]:
+    """What each queue had in the controller's newest cycle; nothing when it does not answer."""
+    try:
+        actor = await asyncio.to_thread(ray.get_actor, names.CONTROLLER, names.NAMESPACE)
+        found: Sequence[Standing] = await asyncio.wait_for(actor.standings.remote(), _CALL)
+        return found
+    except (RayError, ValueError, TimeoutError, AttributeError):  # the last: it is of a version before this
+        return ()
 
 
 async def platform_parts() -> Mapping[str, Part]:

@@ -32,6 +32,7 @@ from osmo_ray.api.routes import (
     page,
     pools,
     profile,
+    queues,
     service,
     signin,
     streams,
@@ -47,7 +48,7 @@ Beside = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 _PARTS = (
     *(auth, signin, users, workflows, streams, tasks, pools, profile, credentials, apps, outputs, code, extra, inside),
-    *(backends, datasets, buckets, configs, page),
+    *(backends, datasets, buckets, configs, queues, page),
 )
 
 

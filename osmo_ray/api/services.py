@@ -23,6 +23,7 @@ from osmo_ray.providers.passes import Passes
 from osmo_ray.providers.quota import QuotaProvider
 from osmo_ray.providers.secrets import Vault
 from osmo_ray.providers.template import Renderer
+from osmo_ray.scheduler.model import Standing
 from osmo_ray.settings import Settings
 from osmo_ray.spec.attempt import AttemptKey, DataKey, LogChunk
 from osmo_ray.store.protocol import Store
@@ -101,6 +102,10 @@ async def _no_figures() -> Mapping[str, float]:
     return {}
 
 
+async def _no_standings() -> Sequence[Standing]:
+    return ()
+
+
 @dataclass(frozen=True)
 class Services:
     """The doors of one platform. `wake` is called after a commit, best effort; `new_id` gives 32 hex digits."""
@@ -121,6 +126,8 @@ class Services:
     """How tasks of these images would run, in one sentence each; empty when no node can be asked."""
     quota: QuotaProvider | None = None
     """Quotas of pools; None: nobody set any."""
+    standings: Callable[[], Awaitable[Sequence[Standing]]] = _no_standings
+    """What each queue has, as the controller planned last; empty when it does not answer."""
     vault: Vault | None = None
     """Seals credentials; without one none can be set."""
     passes: Passes | None = None

@@ -34,6 +34,7 @@ from osmo_ray.providers import secrets
 from osmo_ray.providers.buckets import Buckets
 from osmo_ray.providers.quotas import QuotaSource, open_quota
 from osmo_ray.runtime import wakeup
+from osmo_ray.scheduler.model import Standing
 from osmo_ray.spec.attempt import AttemptKey, LogChunk
 from osmo_ray.store.protocol import Cluster
 from osmo_ray.store.sql import SqlStore
@@ -147,6 +148,10 @@ class ControllerActor:
             quota.error,
             len(known.queues) if known is not None else None,
         )
+
+    async def standings(self) -> tuple[Standing, ...]:
+        """What each queue had in the newest cycle; empty where no quotas decide, or another controller leads."""
+        return self._controller.scheduling.standings if self._controller.leading else ()
 
     async def logs(self, key: AttemptKey, node: str, offset: int, limit: int, wait: float) -> LogChunk:
         """Part of a log of an attempt in a registered cluster, whose API only the controller talks to."""

@@ -15,7 +15,7 @@ from osmo_ray.engine.plans import PoolRules, request
 from osmo_ray.engine.propagate import spec_of
 from osmo_ray.engine.status import TaskStatus
 from osmo_ray.providers.quota import QuotaProvider, QuotaSnapshot
-from osmo_ray.scheduler.model import Amount, Job, Need, Node, Plan, Snapshot
+from osmo_ray.scheduler.model import Amount, Job, Need, Node, Plan, Snapshot, Standing
 from osmo_ray.scheduler.plan import plan
 from osmo_ray.spec.attempt import NodeReport
 from osmo_ray.spec.model import Priority, ResourceSpec
@@ -43,6 +43,8 @@ class Scheduling:
     """Registered clusters: name -> default platform."""
     preempted: int = 0
     """Groups asked to give way so far."""
+    standings: tuple[Standing, ...] = ()
+    """What each queue had in the newest cycle; empty where no quotas decide."""
     _queues: Queues | None = None
     _asks: dict[str, Mapping[str, Need]] = field(default_factory=dict)
     _groups: dict[str, _Seen] = field(default_factory=dict)
@@ -53,7 +55,7 @@ class Scheduling:
         quota = self.quota.snapshot() if self.quota else None
         if quota is not None:
             return self._by_quota(live, quota, begun)
-        self._queues = None
+        self._queues, self.standings = None, ()
         snapshot = self.take(live)
         decided = plan(snapshot) if snapshot.jobs else Plan()
         events: dict[str, list[Event]] = defaultdict(list)
@@ -74,6 +76,7 @@ class Scheduling:
         if self._queues is None:
             self._queues = Queues(self._needs, _rank)
         events, decided = self._queues.events(live, self._nodes({}), quota, self.clock())
+        self.standings = decided.standings
         self.placed += len(decided.place)
         self.preempted += len({(e.workflow, e.group) for e in decided.preempt})
         self.seconds = time.perf_counter() - begun

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 from osmo_ray import settings as settings_room
 from osmo_ray.platform import head, keeper
@@ -125,13 +126,20 @@ def _wrong_provider(settings: Settings) -> str:
 def _spawn(files: Files) -> None:
     with (files.logs / "keeper.log").open("ab") as out:
         subprocess.Popen(
-            [sys.executable, "-m", "osmo_ray.platform.keeper"],
+            [interpreter(), "-m", "osmo_ray.platform.keeper"],
             env=clean(os.environ),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
             start_new_session=True,
         )
+
+
+def interpreter() -> str:
+    """This Python, by a path that Ray can start workers by: it does not quote it. A virtual environment may be a link
+    from a path with spaces to one without."""
+    found = Path(sys.executable)
+    return str(found.parent.resolve() / found.name) if " " in str(found) else str(found)
 
 
 def _wait(files: Files) -> bool:

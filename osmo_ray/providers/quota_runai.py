@@ -7,11 +7,13 @@ quotas": the snapshot then has no queue at all, and work waits for it.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from osmo_ray.providers.quota import UNLIMITED, QuotaQueue, QuotaSnapshot, Resource
+from osmo_ray.providers.quota_kept import KeptQuotas
 from osmo_ray.providers.runai_client import Login, Row, RunaiClient, RunaiError
 
 _FREE: Resource = (UNLIMITED, UNLIMITED, 1.0)
@@ -30,17 +32,27 @@ class RunaiScope:
     ranks: Mapping[str, int] = field(default_factory=dict)
     interval: float = 20.0
     """Seconds between two readings."""
+    pools: Mapping[str, str] = field(default_factory=dict)
+    """Pool -> project; empty: each project is a pool of its own name."""
 
 
 class RunaiQuota:
     """A `QuotaProvider`. The first `snapshot()` starts the reader; `refresh()` reads at once, for tests."""
 
-    def __init__(self, client: RunaiClient, scope: RunaiScope) -> None:
-        self._client, self._scope = client, scope
+    def __init__(self, client: RunaiClient, scope: RunaiScope, kept: KeptQuotas | None = None) -> None:
+        self._client, self._scope, self._kept = client, scope, kept
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._reader: threading.Thread | None = None
         self._readings = 0
-        self._now = QuotaSnapshot("", (), stale=True, error="Run:AI has not answered yet")
+        queues = kept.load() if kept is not None else ()
+        told = "Run:AI has not answered since the start; these are the quotas of before it"
+        self._now = QuotaSnapshot(
+            "kept" if queues else "",
+            queues,
+            _pools(queues, scope),
+            stale=True,
+            error=told if queues else "Run:AI has not answered yet",
+        )
 
     @property
     def error(self) -> str:
@@ -66,7 +78,9 @@ class RunaiQuota:
         else:
             if queues != self._now.queues:
                 self._readings += 1
-                self._now = QuotaSnapshot(f"runai-{self._readings}", queues, _pools(queues))
+                self._now = QuotaSnapshot(f"runai-{self._readings}", queues, _pools(queues, self._scope))
+                if self._kept is not None:
+                    self._kept.save(queues)
             elif self._now.stale:
                 self._now = replace(self._now, stale=False, error="")
 
@@ -102,14 +116,14 @@ def translate(projects: list[Row], departments: list[Row], scope: RunaiScope) ->
     twice = {n for n in names if names.count(n) > 1} if len(set(names)) < len(names) else set()
     if twice:
         raise RunaiError(f"the names {', '.join(sorted(twice))} are there twice; set runai_cluster to one cluster's id")
-    if not found:
+    if all(name.startswith(_DEPARTMENT) for name in names):
         raise RunaiError(f"no project has node pool {scope.node_pool!r}; check runai_node_pool and runai_cluster")
     return tuple(found)
 
 
-def _pools(queues: tuple[QuotaQueue, ...]) -> dict[str, str]:
-    """Each project is a pool of its name."""
-    return {q.name: q.name for q in queues if not q.name.startswith(_DEPARTMENT)}
+def _pools(queues: tuple[QuotaQueue, ...], scope: RunaiScope) -> dict[str, str]:
+    """As the settings say, else each project is a pool of its name. A pool of a project that is not there waits."""
+    return dict(scope.pools) or {q.name: q.name for q in queues if not q.name.startswith(_DEPARTMENT)}
 
 
 def _queue(row: Row, name: str, parent: str, scope: RunaiScope) -> QuotaQueue | None:
@@ -164,7 +178,9 @@ def _resource(told: object, unit: float, where: str) -> Resource:
 def _number(told: object, where: str) -> float:
     if told is None:
         return UNLIMITED
-    if isinstance(told, bool) or not isinstance(told, int | float) or (told < 0 and told != UNLIMITED):
+    if isinstance(told, bool) or not isinstance(told, int | float) or not math.isfinite(told):
+        raise RunaiError(f"{where}: {told!r} is no number")
+    if told < 0 and told != UNLIMITED:
         raise RunaiError(f"{where}: {told!r} is no amount")
     return float(told)
 
@@ -176,6 +192,6 @@ def _name(row: Row) -> str:
     return name
 
 
-def connect(url: str, client_id: str, secret: str, scope: RunaiScope) -> RunaiQuota:
+def connect(url: str, client_id: str, secret: str, scope: RunaiScope, kept: KeptQuotas | None = None) -> RunaiQuota:
     """Run:AI by its address and an application's credentials. Raises `RunaiError` for an address without TLS."""
-    return RunaiQuota(RunaiClient(Login(url, client_id, secret)), scope)
+    return RunaiQuota(RunaiClient(Login(url, client_id, secret)), scope, kept)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from osmo_ray.providers.quota import QuotaError, QuotaProvider, YamlQuota
+from osmo_ray.providers.quota_kept import KeptQuotas
 from osmo_ray.providers.quota_runai import RunaiScope, connect
 from osmo_ray.providers.runai_client import RunaiError
 from osmo_ray.settings import Settings
@@ -24,6 +25,7 @@ class QuotaSource:
     node_pool: str = "default"
     ranks: str = ""
     interval: float = 20.0
+    pools: str = ""
 
 
 def source_of(settings: Settings) -> QuotaSource:
@@ -38,6 +40,7 @@ def source_of(settings: Settings) -> QuotaSource:
         settings.runai_node_pool,
         settings.runai_ranks,
         settings.runai_interval,
+        settings.runai_pools,
     )
 
 
@@ -51,19 +54,30 @@ def open_quota(source: QuotaSource) -> QuotaProvider:
         secret = Path(source.secret_file).read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise QuotaError(f"setting runai_secret_file {source.secret_file!r} cannot be read: {error}") from None
-    scope = RunaiScope(source.node_pool, source.cluster, _ranks(source.ranks), max(source.interval, 1.0))
+    pools = _pairs("runai_pools", source.pools, "POOL=PROJECT")
+    scope = RunaiScope(source.node_pool, source.cluster, _ranks(source.ranks), max(source.interval, 1.0), pools)
+    origin = f"{source.url} cluster={source.cluster} node pool={source.node_pool} ranks={source.ranks}"
+    kept = KeptQuotas(source.home / "runai-quota.yaml", " ".join(origin.split()))
     try:
-        return connect(source.url, source.client_id, secret, scope)
+        return connect(source.url, source.client_id, secret, scope, kept)
     except RunaiError as error:
         raise QuotaError(str(error)) from None
 
 
 def _ranks(text: str) -> dict[str, int]:
-    found = {}
+    try:
+        return {name: int(value) for name, value in _pairs("runai_ranks", text, "NAME=NUMBER").items()}
+    except ValueError as error:
+        if isinstance(error, QuotaError):
+            raise
+        raise QuotaError(f"setting runai_ranks: {text!r}; write NAME=NUMBER with commas between them") from None
+
+
+def _pairs(setting: str, text: str, form: str) -> dict[str, str]:
+    found: dict[str, str] = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
-        name, _, value = part.partition("=")
-        try:
-            found[name.strip()] = int(value)
-        except ValueError:
-            raise QuotaError(f"setting runai_ranks: {part!r}; write NAME=NUMBER with commas between them") from None
+        name, _, value = (p.strip() for p in part.partition("="))
+        if not name or not value or name in found:
+            raise QuotaError(f"setting {setting}: {part!r}; write {form} with commas between them, each name once")
+        found[name] = value
     return found

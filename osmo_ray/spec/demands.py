@@ -14,10 +14,10 @@ from typing import Any
 
 from osmo_ray.spec.attempt import NodeReport
 from osmo_ray.spec.document import Path, suggest
+from osmo_ray.spec.findings import Finding
 from osmo_ray.spec.model import GroupSpec, ResourceSpec, TaskSpec, WorkflowSpec
 from osmo_ray.spec.pools import PlatformSpec, PoolSpec, Rule
 from osmo_ray.spec.quantity import to_bytes
-from osmo_ray.spec.rules import Finding
 
 _TOKEN = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 _AMOUNT = re.compile(r"\d+(\.\d+)?([TGMK]i?B?|B|m)")

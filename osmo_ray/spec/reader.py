@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from osmo_ray.spec import matrix, schema
 from osmo_ray.spec.document import Path, Section, Source, Tree, compose, cut, show_path, suggest
 from osmo_ray.spec.errors import Problem, SpecError
+from osmo_ray.spec.findings import Finding
 from osmo_ray.spec.model import (
     Checkpoint,
     CodeInput,
@@ -41,7 +42,7 @@ from osmo_ray.spec.model import (
     UrlOutput,
     WorkflowSpec,
 )
-from osmo_ray.spec.rules import Finding, Trouble, check
+from osmo_ray.spec.rules import Trouble, check
 from osmo_ray.spec.rules import credentials as missing_credentials
 from osmo_ray.spec.rules import datasets as missing_datasets
 from osmo_ray.spec.strict import extensions

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from osmo_ray.spec.document import Path
+from osmo_ray.spec.findings import Finding, Findings
 from osmo_ray.spec.model import CodeInput, TaskSpec, WorkflowSpec
-from osmo_ray.spec.rules import Finding, Findings
 
 
 def extensions(spec: WorkflowSpec, *, loose: bool) -> Findings:

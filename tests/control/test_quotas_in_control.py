@@ -124,6 +124,13 @@ async def test_a_limit_holds_with_numbers_until_a_good_file_lets_go(store, lead,
     assert not runs(store.find(low.id).groups[0])
     path.write_text(QUOTA)
     await until(store, low.id, runs)
+    wanted = {"one": (2, 4, 4, 2), "two": (2, 4, 0, 0)}
+    for _ in range(500):
+        standings = {s.queue: (s.quota, s.limit, s.held, s.borrowed) for s in controller.scheduling.standings}
+        if wanted.items() <= standings.items():
+            break
+        await asyncio.sleep(0.02)
+    assert wanted.items() <= standings.items()
     other = send(store, "first", 1, Priority.LOW, "other")
     held = await until(store, other.id, lambda g: g.reason is not None and g.reason.code == "OverLimit")
     assert f"(by {low.id}/" in held.reason.sentence, "who holds it, by the name that people know"
@@ -136,6 +143,7 @@ async def test_without_a_file_nobody_gives_way(store, lead):
     await until(store, low.id, runs)
     owner = send(store, "second", 2, Priority.HIGH, "owner")
     held = await until(store, owner.id, lambda g: g.reason is not None)
+    assert controller.scheduling.standings == ()
     assert held.reason.code == "NoFit" and "queue" not in held.reason.evidence
     assert runs(store.find(low.id).groups[0]) and controller.counts["preempted"] == 0
 

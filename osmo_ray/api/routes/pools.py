@@ -213,7 +213,7 @@ def _sum(services: Services, pools: Sequence[str], nodes: Sequence[NodeReport], 
 def _figures(used: float, limit: float, total: float, capacity: float, free: float) -> Usage:
     return Usage(
         quota_used=f"{used:g}",
-        quota_free=f"{max(limit - used, 0):g}",
+        quota_free=f"{limit - used:g}",
         quota_limit=f"{limit:g}",
         total_usage=f"{total:g}",
         total_capacity=f"{capacity:g}",
