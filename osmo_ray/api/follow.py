@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 
@@ -20,7 +21,10 @@ from osmo_ray.store.protocol import StoreError, TaskRow
 
 BUDGET = 4 << 20
 """Bytes that one round may read over all open logs."""
+TOGETHER = 64 << 20
+"""Bytes that the rounds of all readers of this process may hold."""
 PIECE = 256 << 10
+_LEAST = 16 << 10
 STALL = 5.0
 """Seconds that a client may take for one piece before it counts as slow."""
 BEHIND = 8 << 20
@@ -58,6 +62,8 @@ class Following:
         self._finished = False
         self._looked = 0.0
         self._pause = 0.5
+        self._behind: dict[AttemptLog, Behind] = {}
+        _readers.add(self)
 
     async def tail(self, number: int, match: Filter | None) -> list[bytes]:
         """The last `number` lines of what there is now."""
@@ -74,18 +80,21 @@ class Following:
         await self._look()
         while not self._quiet():
             lines = await self._round(0.0)
-            for piece in _pieces(lines if match is None else [line for line in lines if match.keep(line)]):
-                yield piece
+            pieces = _pieces(lines, match)
+            del lines
+            while pieces:
+                yield pieces.popleft()
 
     async def pieces(self, match: Filter | None) -> AsyncIterator[bytes]:
         """Everything from here on, in pieces of whole lines, until the workflow (or the attempt) has ended."""
         while True:
             await self._look()
             lines = await self._round(self._patience())
-            kept = lines if match is None else [line for line in lines if match.keep(line)]
-            for piece in _pieces(kept):
+            pieces = _pieces(lines, match)
+            del lines  # a slow client holds the bytes that it has not taken, and nothing else
+            while pieces:
                 begin = time.monotonic()
-                yield piece
+                yield pieces.popleft()
                 if time.monotonic() - begin > STALL:
                     async for told in self._catch_up():
                         yield told
@@ -136,7 +145,8 @@ class Following:
         self._open_due()
         hungry = [log for log in self._open if not log.done and not log.lines]
         if hungry:
-            limit = max(min(PIECE, BUDGET // max(len(self._open), 1)), 16 << 10)
+            budget = min(BUDGET, TOGETHER // len(_readers))
+            limit = max(min(PIECE, budget // max(len(self._open), 1)), _LEAST)
             idle = wait if all(not log.lines for log in self._open) else 0.0
             await asyncio.gather(*(log.fill(limit, idle) for log in hungry))
         elif not self._open and not self._finished:
@@ -179,36 +189,63 @@ class Following:
         return [text for _, text in found]
 
     async def _catch_up(self) -> AsyncIterator[bytes]:
-        for log in self._open:
-            if not log.ended and (skipped := await _forward(log)):
+        self._behind = {log: self._behind.get(log) or Behind(log) for log in self._open if not log.ended}
+        for log, behind in self._behind.items():
+            if skipped := await behind.catch_up():
                 text = f"skipped {skipped} lines, because this reader is too slow; all of them: osmo workflow logs -t"
                 yield log.format.say(self._services.clock(), f"{text} {log.name}")[1]
 
 
-async def _forward(log: AttemptLog) -> int:
-    """Read on to the present, keep the newest `BEHIND` bytes, and say how many lines were let go."""
-    kept: deque[bytes] = deque()
-    size = skipped = 0
-    while True:
-        chunk = await log.read(PIECE, 0.0)
-        log.offset = chunk.next
-        kept.append(chunk.data)
-        size += len(chunk.data)
-        while size > BEHIND:
-            gone = kept.popleft()
-            size -= len(gone)
-            skipped += log.format.skip(gone)
-        if chunk.end or len(chunk.data) < PIECE:
-            break
-    for data in kept:
-        log.lines += log.format.feed(data)
-    if chunk.end:
-        log.lines += log.format.flush()
-        log.done = True
-    return skipped
+_readers: weakref.WeakSet[Following] = weakref.WeakSet()
 
 
-def _pieces(lines: list[bytes]) -> Iterable[bytes]:
+class Behind:
+    """How far a slow reader is behind a log that grows. Holds places in it, and nothing of what it says."""
+
+    def __init__(self, log: AttemptLog) -> None:
+        self._log = log
+        self._seen = log.offset
+        self._places: deque[tuple[int, int]] = deque()
+        """Beginnings of lines after the reader's place: the offset, and how many lines end since the one before."""
+
+    async def catch_up(self) -> int:
+        """Take the reader forward to within `BEHIND` bytes of the present; says how many lines it missed."""
+        await self._look()
+        skipped, place = 0, 0
+        while self._places and self._seen - (place or self._log.offset) > BEHIND:
+            before = place
+            place, lines = self._places.popleft()
+            skipped += lines if before else await self._lines_to(place)
+        if place:
+            self._log.go_to(place)
+        return skipped
+
+    async def _look(self) -> None:
+        """Read on to the present, and forget what the reader has read meanwhile."""
+        while self._places and self._places[0][0] <= self._log.offset:
+            self._places.popleft()
+        self._seen = max(self._seen, self._log.offset)
+        while True:
+            chunk = await self._log.read(PIECE, 0.0, self._seen)
+            if whole := chunk.data.rfind(b"\n") + 1:
+                self._places.append((self._seen + whole, chunk.data.count(b"\n")))
+            self._seen = chunk.next
+            if chunk.end or len(chunk.data) < PIECE:
+                return
+
+    async def _lines_to(self, place: int) -> int:
+        """Lines that end between the reader and a place."""
+        at, lines = self._log.offset, 0
+        while at < place:
+            chunk = await self._log.read(min(place - at, PIECE), 0.0, at)
+            if not chunk.data:
+                break
+            lines += chunk.data.count(b"\n")
+            at = chunk.next
+        return lines
+
+
+def _pieces(lines: list[bytes], match: Filter | None) -> deque[bytes]:
+    kept = lines if match is None else [line for line in lines if match.keep(line)]
     step = 2000
-    for begin in range(0, len(lines), step):
-        yield b"".join(lines[begin : begin + step])
+    return deque(b"".join(kept[begin : begin + step]) for begin in range(0, len(kept), step))

@@ -44,11 +44,9 @@ class Formatter:
         self._rest = lines.pop()
         return [self._line(line) for line in lines]
 
-    def skip(self, data: bytes) -> int:
-        """Pass over `data`; returns how many lines end in it."""
-        whole, newline, rest = data.rpartition(b"\n")
-        self._rest = rest if newline else self._rest + rest
-        return whole.count(b"\n") + len(newline)
+    def forget(self) -> None:
+        """Drop the unfinished line."""
+        self._rest = b""
 
     def flush(self) -> list[Line]:
         """The unfinished line, when nothing more will come."""
@@ -106,31 +104,37 @@ class AttemptLog:
             self.lines += self.format.flush()
             self.done = True
 
-    async def read(self, limit: int, wait: float) -> LogChunk:
-        """The next piece, from the store once the attempt ended, else from its node."""
+    def go_to(self, offset: int) -> None:
+        """Read on at another beginning of a line; an unfinished one before it is forgotten."""
+        self.offset = offset
+        self.format.forget()
+
+    async def read(self, limit: int, wait: float, offset: int | None = None) -> LogChunk:
+        """The next piece, or the one at `offset`: from the store once the attempt ended, else from its node."""
+        at = self.offset if offset is None else offset
         if self.ended:
-            chunk = await self._from_store(limit)
+            chunk = await self._from_store(at, limit)
             if chunk.data or chunk.end:
                 return chunk
         try:
-            return await self._services.live_logs.logs(self.key, self.node, self.offset, limit, wait)
+            return await self._services.live_logs.logs(self.key, self.node, at, limit, wait)
         except BackendUnavailable:
-            return await self._without_node(limit, wait)
+            return await self._without_node(at, limit, wait)
 
-    async def _without_node(self, limit: int, wait: float) -> LogChunk:
-        chunk = await self._from_store(limit)
+    async def _without_node(self, at: int, limit: int, wait: float) -> LogChunk:
+        chunk = await self._from_store(at, limit)
         if chunk.data or chunk.end:
             return chunk
         if self.ended and self._services.clock() - self.ended > GRACE:
-            if self.offset == 0:
+            if at == 0:
                 text = "no log of this attempt was kept: its node was lost before the first lines were stored"
                 self.lines.append(self.format.say(self.ended, text))
-            return LogChunk(b"", self.offset, True)
+            return LogChunk(b"", at, True)
         await asyncio.sleep(wait)
-        return LogChunk(b"", self.offset, False)
+        return LogChunk(b"", at, False)
 
-    async def _from_store(self, limit: int) -> LogChunk:
+    async def _from_store(self, at: int, limit: int) -> LogChunk:
         try:
-            return await asyncio.to_thread(self._services.stored_logs, self.workflow_uuid, self.key, self.offset, limit)
+            return await asyncio.to_thread(self._services.stored_logs, self.workflow_uuid, self.key, at, limit)
         except ObjectError:
-            return LogChunk(b"", self.offset, False)
+            return LogChunk(b"", at, False)

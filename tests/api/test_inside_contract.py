@@ -35,6 +35,15 @@ def test_a_change_is_taken_out_and_other_zero_bytes_stay() -> None:
     assert meant(FIRST, b"a\0b" + CHANGE + b"c\0RESIZE:no\0") == ([Size(30, 100), Size(31, 101)], b"a\0bc\0RESIZE:no\0")
 
 
+@pytest.mark.parametrize("text", [b"\0" * 300_000, b"\0RESIZE:" * 40_000, b"\0RESIZE:{" * 40_000])
+def test_what_looks_like_many_changes_is_passed_on_as_a_whole(text: bytes) -> None:
+    """Not byte by byte, which would keep everybody else waiting."""
+    typing = Typing()
+    found = list(typing.feed(FIRST + text))
+    assert len(found) == 2
+    assert [found[0], bytes(found[1]) + typing.flush()] == [Size(30, 100), text]  # type: ignore[arg-type]
+
+
 @given(st.lists(st.binary(max_size=4), max_size=4), st.data())
 def test_however_it_is_cut_it_means_the_same(pieces: list[bytes], data: st.DataObject) -> None:
     whole = FIRST + CHANGE.join(pieces)

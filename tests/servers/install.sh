@@ -6,6 +6,7 @@ set -eu
 TOOLS="${OSMO_TOOLS:-$HOME/.cache/osmo-ray/tools}"
 AZURITE=3.37.0
 OIDC_PROVIDER=9.13.3
+JUPYTER=2.21.1
 
 npm_tool() { # NAME VERSION FILE: a package of npm, unless that file of it is there
     folder="$TOOLS/$1-$2"
@@ -20,12 +21,26 @@ npm_tool() { # NAME VERSION FILE: a package of npm, unless that file of it is th
     npm install --prefix "$folder" --no-audit --no-fund --ignore-scripts "$1@$2"
 }
 
+jupyter() { # jupyter_server in an environment of its own, of the system's Python, which tasks see too
+    folder="$TOOLS/jupyter-$JUPYTER"
+    if [ -e "$folder/installed" ]; then
+        return
+    fi
+    if ! /usr/bin/python3 -m venv --clear "$folder"; then
+        echo "jupyter needs venv (Debian: apt-get install python3-venv)" >&2
+        exit 1
+    fi
+    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "jupyter_server==$JUPYTER"
+    touch "$folder/installed"
+}
+
 for name in "$@"; do
     case "$name" in
     azurite) npm_tool azurite "$AZURITE" .bin/azurite-blob ;;
     oidc-provider) npm_tool oidc-provider "$OIDC_PROVIDER" oidc-provider/package.json ;;
+    jupyter) jupyter ;;
     *)
-        echo "unknown server '$name'; known: azurite, oidc-provider" >&2
+        echo "unknown server '$name'; known: azurite, oidc-provider, jupyter" >&2
         exit 1
         ;;
     esac

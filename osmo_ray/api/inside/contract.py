@@ -6,12 +6,15 @@ A change is `\\0RESIZE:` and the same JSON; it may come in pieces, and other zer
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from osmo_ray.backends.inside import Size
 
 _MARK = b"\0RESIZE:"
+_MARKS = re.compile(b"|".join([re.escape(_MARK), *(re.escape(_MARK[:n]) + rb"\Z" for n in range(1, len(_MARK)))]))
+"""A whole mark, or what may become one at the end."""
 _LONGEST = 200
 """Bytes that a size in JSON has at most."""
 
@@ -31,12 +34,13 @@ class Typing:
         """Raises `NoSize` when the first thing is none."""
         data, self.held = self.held + data, b""
         if not self.begun:
-            size, data = _size(data, 0)
+            size, end = _size(data, 0)
             if size is None:
                 if len(data) > _LONGEST or not b"{".startswith(data[:1]):
                     raise NoSize("the first frame must be the size of the terminal: {Rows: ..., Cols: ...}")
                 self.held = data
                 return
+            data = data[end:]
             self.begun = True
             yield size
         yield from self._split(data)
@@ -49,46 +53,35 @@ class Typing:
         return held
 
     def _split(self, data: bytes) -> Iterator[Size | bytes]:
-        while data:
-            at = _mark(data)
-            if at < 0:
-                yield data
+        begin = 0
+        for found in _MARKS.finditer(data):
+            size, end = _size(data, found.end()) if found[0] == _MARK else (None, 0)
+            if size is None and _is_typed(found, data):
+                continue
+            if found.start() > begin:
+                yield data[begin : found.start()]
+            if size is None:
+                self.held = data[found.start() :]
                 return
-            if at:
-                yield data[:at]
-                data = data[at:]
-            if len(data) > len(_MARK):
-                size, rest = _size(data, len(_MARK))
-                if size is not None:
-                    yield size
-                    data = rest
-                    continue
-                if len(data) > len(_MARK) + _LONGEST or data[len(_MARK) : len(_MARK) + 1] != b"{":
-                    yield data[:1]
-                    data = data[1:]
-                    continue
-            self.held = data
-            return
+            yield size
+            begin = end
+        if begin < len(data):
+            yield data[begin:]
 
 
-def _mark(data: bytes) -> int:
-    """Where the mark, or what may become one at the end, begins; -1 if nowhere."""
-    at = data.find(b"\0")
-    while at >= 0:
-        part = data[at : at + len(_MARK)]
-        if _MARK.startswith(part):
-            return at
-        at = data.find(b"\0", at + 1)
-    return -1
+def _is_typed(found: re.Match[bytes], data: bytes) -> bool:
+    """Whether it is clear that what follows a whole mark is no size, so that the mark is the user's."""
+    rest = len(data) - found.end()
+    return found[0] == _MARK and rest > 0 and (rest > _LONGEST or data[found.end()] != ord("{"))
 
 
-def _size(data: bytes, start: int) -> tuple[Size | None, bytes]:
-    """The JSON at `start` as a size, and what follows it; None when it is not whole, or none."""
+def _size(data: bytes, start: int) -> tuple[Size | None, int]:
+    """The JSON at `start` as a size, and where it ends; None when it is not whole, or none."""
     end = data.find(b"}", start, start + _LONGEST)
     if end < 0 or data[start : start + 1] != b"{":
-        return None, data
+        return None, start
     try:
         value = {str(k).lower(): v for k, v in json.loads(data[start : end + 1]).items()}
-        return Size(int(value["rows"]), int(value["cols"])), data[end + 1 :]
+        return Size(int(value["rows"]), int(value["cols"])), end + 1
     except (ValueError, KeyError, TypeError):
-        return None, data
+        return None, start

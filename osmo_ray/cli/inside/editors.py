@@ -12,7 +12,7 @@ import sys
 
 from osmo_ray.cli.command import Command, connect
 from osmo_ray.cli.inside import ssh_config
-from osmo_ray.cli.inside.forward import Pair, serve
+from osmo_ray.cli.inside.forward import Pair, connections
 from osmo_ray.cli.inside.naming import task_of
 from osmo_ray.sdk.client import Client
 from osmo_ray.sdk.errors import ClientError
@@ -62,26 +62,48 @@ async def _notebooks(client: Client, workflow: str, task: str, ports: Pair) -> i
     entry = shlex.join(["sh", "-c", _JUPYTER.replace("{port}", str(ports.remote))])
     reply = await ask(client, f"/api/workflow/{workflow}/exec/task/{task}", entry_command=entry)
     channel = await Channel.open(client, "exec", workflow, reply)
-    forwarding: asyncio.Task[None] | None = None
+    said, up = bytearray(), asyncio.Event()
+    ending = asyncio.ensure_future(_listen(channel, said, f":{ports.remote}/".encode(), up))
+    told = f"Jupyter of {workflow}/{task}: http://{{here}}/?token={token}"
+    forwarding = asyncio.ensure_future(_once(up, client, workflow, task, ports, told))
     try:
         await channel.resize(0, 0)
         await channel.send(f"{token}\n".encode())
-        said = b""
-        while (piece := await channel.receive()) is not None:
-            said = (said + piece[0])[-4096:]
-            if forwarding is None and f":{ports.remote}/".encode() in said:
-                print(f"Jupyter of {workflow}/{task}: open /?token={token} at the address below", flush=True)
-                forwarding = asyncio.ensure_future(serve(client, workflow, task, [ports], "127.0.0.1", udp=False))
+        done, _ = await asyncio.wait([ending, forwarding], return_when=asyncio.FIRST_COMPLETED)
+        for one in done:
+            one.result()
     finally:
+        ending.cancel()
+        forwarding.cancel()
+        await asyncio.gather(ending, forwarding, return_exceptions=True)
         await channel.close()
-        if forwarding is not None:
-            forwarding.cancel()
-            await asyncio.gather(forwarding, return_exceptions=True)
+    return _verdict(channel, f"{workflow}/{task}", said.decode(errors="replace"))
+
+
+async def _listen(channel: Channel, said: bytearray, mark: bytes, up: asyncio.Event) -> None:
+    """Keep the last of what it says, to its end; `up` when it has said the mark."""
+    while (piece := await channel.receive()) is not None:
+        said[:] = (said + piece[0])[-4096:]
+        if mark in said:
+            up.set()
+
+
+async def _once(up: asyncio.Event, client: Client, workflow: str, task: str, ports: Pair, told: str) -> None:
+    await up.wait()
+    try:
+        await connections(client, workflow, task, ports, "127.0.0.1", told)
+    except OSError as error:
+        raise ClientError(
+            f"127.0.0.1:{ports.local} cannot be had ({error}): choose another --port", status=400
+        ) from None
+
+
+def _verdict(channel: Channel, task: str, said: str) -> int:
     if channel.code == _NOT_THERE:
-        why = f"Jupyter is not installed in {workflow}/{task}: add it to the image, or requirements: [jupyterlab]"
+        why = f"Jupyter is not installed in {task}: add it to the image, or requirements: [jupyterlab]"
         raise ClientError(why, status=400)
     if channel.code:
-        print(said.decode(errors="replace"), file=sys.stderr)
+        print(said, file=sys.stderr)
     return channel.code or 0
 
 

@@ -77,17 +77,20 @@ def _forward(args: argparse.Namespace) -> int:
         return 2
     with connect(args) as client:
         workflow, task = task_of(client, args.workflow_id, args.task)
-        asyncio.run(serve(client, workflow, task, wanted, args.host, udp=args.udp))
+        asyncio.run(_serve(client, workflow, task, wanted, args.host, udp=args.udp))
     return 0
 
 
-async def serve(client: Client, workflow: str, task: str, wanted: list[Pair], host: str, *, udp: bool) -> None:
+async def _serve(client: Client, workflow: str, task: str, wanted: list[Pair], host: str, *, udp: bool) -> None:
     """Listen until interrupted, or until the task has ended. Raises `ClientError`."""
-    one = _datagrams if udp else _connections
+    one = _datagrams if udp else connections
     await asyncio.gather(*(one(client, workflow, task, pair, host) for pair in wanted))
 
 
-async def _connections(client: Client, workflow: str, task: str, pair: Pair, host: str) -> None:
+async def connections(client: Client, workflow: str, task: str, pair: Pair, host: str, told: str = "") -> None:
+    """One port, until interrupted, or until the task has ended. `told` is what is printed once it listens, with
+    `{here}` for the address; without it, where that leads. Raises `ClientError`, and OSError when the address is
+    taken."""
     forwarding = Forwarding.port(client, workflow, task, pair.remote)
     await forwarding.begin()  # a task that does not run is said at once
 
@@ -96,7 +99,8 @@ async def _connections(client: Client, workflow: str, task: str, pair: Pair, hos
 
     server = await asyncio.start_server(accept, host, pair.local, limit=PIECE)
     local = server.sockets[0].getsockname()[1]
-    print(f"{host}:{local} -> {task}:{pair.remote}", flush=True)
+    here = f"{host}:{local}"
+    print(told.format(here=here) or f"{here} -> {task}:{pair.remote}", flush=True)
     async with server:
         while True:
             await asyncio.sleep(_PAUSE)
