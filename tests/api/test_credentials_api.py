@@ -113,3 +113,18 @@ def test_a_ray_program_gets_no_credentials(client: TestClient) -> None:
     put(client, "folder", generic(x="y"))
     reply = client.post(POST, json={"file": SPEC + "    ray: {}\n"})
     assert reply.json()["error_code"] == "CREDENTIAL" and "Ray program" in reply.json()["message"]
+
+
+def test_what_was_set_a_moment_ago_is_there(world: World, client: TestClient) -> None:
+    for credential, value in (("keys", "old"), ("folder", "f")):
+        put(client, credential, generic(token=value))
+    name = str(client.post(POST, json={"file": SPEC}).json()["name"])
+    world.start(name, "a")
+    workflow = world.store.find(name)
+    assert workflow is not None
+    purse = Purse(world.store, world.vault)
+    purse.data_keys(workflow.user)  # which is remembered for a moment
+    put(client, "keys", generic(token="new"))
+    plan = group_plan(workflow, workflow.groups[0], PoolRules())
+    found = purse.fill(workflow.user, workflow.spec.groups[0], plan).attempts[0].secrets
+    assert found.environment == {"TOKEN": "new"}
