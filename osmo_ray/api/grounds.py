@@ -40,15 +40,18 @@ def configured(services: Services, pool: str) -> PoolSpec:
 
 def _with_backend(services: Services, found: PoolSpec) -> PoolSpec:
     """Platforms that the backend has and nobody wrote of allow nothing special."""
-    backend = backend_of(services, found.name)
-    names, default = {services.settings.platform}, services.settings.platform
+    names, default = _usual(services, backend_of(services, found.name))
+    platforms = {**{name: PlatformSpec() for name in names}, **found.platforms}
+    return replace(found, platforms=platforms, default_platform=found.default_platform or default)
+
+
+def _usual(services: Services, backend: str) -> tuple[list[str], str]:
+    """The platforms of a backend, and the one that it takes for a task that names none."""
     for cluster in services.store.clusters():
         if cluster.name == backend:
-            registration = Registration.from_json(cluster.settings)
-            names = {platform.name for platform in registration.platforms}
-            default = registration.platforms[0].name if registration.platforms else ""
-    platforms = {**{name: PlatformSpec() for name in sorted(names)}, **found.platforms}
-    return replace(found, platforms=platforms, default_platform=found.default_platform or default)
+            names = [platform.name for platform in Registration.from_json(cluster.settings).platforms]
+            return sorted(names), names[0] if names else ""
+    return [services.settings.platform], services.settings.platform
 
 
 def validations(services: Services) -> Mapping[str, tuple[Rule, ...]]:
@@ -74,8 +77,9 @@ def prepared(
     spec: WorkflowSpec,
     file: Written | None,
 ) -> WorkflowSpec:
-    """The workflow with the pool's defaults put in. Raises `SpecError` for what the pool refuses, each at its place,
-    and `ApiError` while the pool is in maintenance."""
+    """The workflow with the pool's defaults put in, but for the platform that the backend takes anyway: a workflow that
+    names none can go to another pool. Raises `SpecError` for what the pool refuses, each at its place, and `ApiError`
+    while the pool is in maintenance."""
     if found.maintenance and ADMIN not in roles:
         raise ApiError(f"Pool {found.name} is in maintenance; only administrators submit to it now.", "USER")
     filled = demands.with_defaults(spec, found)
@@ -84,7 +88,12 @@ def prepared(
     if gpus is not None and gpus[0] >= 0:
         ground = replace(ground, guarantee=gpus[0])
     refuse(lambda where: demands.check(filled, ground, where), "RESOURCE", file)
-    return filled
+    usual = _usual(services, backend_of(services, found.name))[1]
+    kept = {
+        name: replace(one, platform=None) if spec.resources[name].platform is None and one.platform == usual else one
+        for name, one in filled.resources.items()
+    }
+    return replace(filled, resources=kept)
 
 
 def _ground(services: Services, pool: PoolSpec, wanted: Collection[str]) -> demands.Ground:

@@ -67,6 +67,7 @@ def submit(services: Services, order: Order, links: Links) -> Submitted:
     spec, template, parent, done = _read(services, order)
     spec = spread_environment(spec, overlay_environment(order.environment))
     pool = grounds.configured(services, order.pool)
+    said = spec
     spec = grounds.prepared(services, pool, order.roles, priority, spec, done.file if done else None)
     _limits(services, spec)
     _trusted(services, spec, order.pool)
@@ -78,7 +79,7 @@ def submit(services: Services, order: Order, links: Links) -> Submitted:
         return Submitted(name=spec.name, logs="Workflow validation succeeded.")
     _user_limits(services, order.user, spec)
     _disk(services)
-    texts = Texts(to_yaml(spec), template, app=order.app, sources=sources, code=archives)
+    texts = Texts(to_yaml(said), template, app=order.app, sources=sources, code=archives)
     name = _store(services, order, spec, texts, priority, parent, grounds.limits(services, pool, spec))
     return Submitted(
         name=name,

@@ -48,9 +48,9 @@ class StepCache:
         """Remember what these decisions completed. A result that is lost here is only made again some day."""
         for decision in decisions:
             workflow = decision.workflow
-            for group in workflow.groups:
-                ended = group.name in decision.changed_groups and group.status is TaskStatus.COMPLETED
-                if ended and group.name in self._cached.get(workflow.uuid, ()):
+            names = self._cached.get(workflow.uuid, frozenset()) & decision.changed_groups
+            for group in (g for g in workflow.groups if g.name in names):
+                if group.status is TaskStatus.COMPLETED:
                     await self._remember(workflow, group)
 
     def again(self, uuids: Sequence[str]) -> None:

@@ -36,8 +36,8 @@ from osmo_ray.spec.tokens import expand
 _WIDTH = 8
 _MESSAGE = 64 << 10
 _ENTER = (("user", sys.CLONE_NEWUSER), ("mnt", sys.CLONE_NEWNS))
-_Sent = dict[str, tuple[int, int]]
-"""Path below the folder -> size and time of change (ns) of what was sent."""
+_Sent = dict[str, tuple[int, float]]
+"""Path below the folder -> size and time of change (ns, of a container s) of what was sent."""
 
 
 @dataclass(slots=True)
@@ -86,7 +86,7 @@ class Checkpoints:
     def last(self, init: int) -> str:
         """Upload every folder once more; what went wrong, as one sentence, or nothing."""
         entries = [_Entry(i, plan, 0.0) for i, plan in enumerate(self.place.job.plan.checkpoints)]
-        return "; ".join(filter(None, (self._upload(entry, init) for entry in entries)))
+        return "; ".join(filter(None, (self._upload(entry, init, whole=True) for entry in entries)))
 
     def _child(self, entry: _Entry, init: int) -> NoReturn:
         try:
@@ -97,7 +97,7 @@ class Checkpoints:
         finally:
             os._exit(0)
 
-    def _upload(self, entry: _Entry, init: int) -> str:
+    def _upload(self, entry: _Entry, init: int, *, whole: bool = False) -> str:
         tokens = self.place.tokens({})
         url, path = expand(entry.plan.url, tokens), expand(entry.plan.path, tokens)
         path = path if path.startswith("/") else f"/{path}"
@@ -107,6 +107,8 @@ class Checkpoints:
             store = work.open_store(url, **store_options(self.place.job.plan.secrets.data, url))
             sent = _load(state)
             if self.place.job.mode == "container":
+                if whole:  # its times may be whole seconds, in which a file can change once more
+                    sent = {}
                 found = _from_container(self.place, path)
                 count, size = _send_one_by_one(store, found, entry.plan.regex, sent)
             else:
@@ -171,7 +173,7 @@ def _send_one_by_one(
     match = re.compile(regex).match if regex else None
     count = size = 0
     for path, info, source in found:
-        mark = (info.size, int(info.mtime))
+        mark = (info.size, info.mtime)
         if (match is not None and not match(path)) or sent.get(path) == mark:
             continue
         store.write(transfer.key_of(path), source)

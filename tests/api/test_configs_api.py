@@ -55,11 +55,24 @@ def test_what_a_pool_says_holds_for_the_next_submission(world: World, client: Te
     made = world.store.find(name)
     assert made is not None
     assert made.exec_timeout == 600.0
-    assert made.spec.resources["default"].platform == "local"
+    assert made.spec.resources["default"].platform is None, "what the backend takes anyway is not written down"
     told = refusal(client, HELLO.replace("workflow:", "workflow:\n  resources: {default: {cpu: 5}}", 1))
     assert "at most 4 cores" in told and "line 2" in told.replace(":2:", " line 2 ")
     reply = client.request("DELETE", "/api/configs/resource_validation/small", json={})
     assert reply.status_code == 400 and "Pool default uses" in reply.json()["message"]
+
+
+def test_defaults_are_put_in_anew_when_a_workflow_is_submitted_again(world: World, client: TestClient) -> None:
+    put(client, "pool/default", {"common_default_variables": {"USER_CPU": 2}, "default_platform": "big",
+                                 "platforms": {"big": {}, "small": {}}})  # fmt: skip
+    first = world.store.find(world.submit(HELLO))
+    assert first is not None
+    assert (first.spec.resources["default"].cpu, first.spec.resources["default"].platform) == (2, "big")
+    put(client, "pool/default", {"default_platform": "small", "platforms": {"big": {}, "small": {}}})
+    reply = client.post("/api/pool/default/workflow", params={"workflow_id": first.id})
+    again = world.store.find(reply.json()["name"])
+    assert again is not None
+    assert (again.spec.resources["default"].cpu, again.spec.resources["default"].platform) == (None, "small")
 
 
 def test_a_pool_in_maintenance_takes_nothing_from_users(world: World, client: TestClient) -> None:
