@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from osmo_ray.api.dataset_shapes import DatasetEntry, DatasetView, MemberView, VersionView
 from osmo_ray.api.errors import ApiError
@@ -15,11 +16,14 @@ from osmo_ray.api.services import Services
 from osmo_ray.data.errors import NoSuchDataset
 from osmo_ray.data.query import Row
 from osmo_ray.data.versions import Version
-from osmo_ray.objects.datasets import catalog, guests, layout
-from osmo_ray.objects.datasets.bucket import THREADS, Bucket
-from osmo_ray.objects.datasets.catalog import Name
-from osmo_ray.objects.datasets.dataset import Dataset
+from osmo_ray.objects import datasets as stored
 from osmo_ray.providers.buckets import Place
+
+if TYPE_CHECKING:
+    from osmo_ray.objects.datasets.bucket import Bucket
+    from osmo_ray.objects.datasets.catalog import Name
+    from osmo_ray.objects.datasets.dataset import Dataset
+
 
 READY, PENDING, GONE = "READY", "PENDING", "PENDING_DELETE"
 
@@ -50,13 +54,13 @@ class Shelf:
 
     def name(self, name: str) -> Name:
         """Raises `NoSuchDataset`."""
-        found = catalog.lookup(self.bucket, name)
+        found = stored.catalog.lookup(self.bucket, name)
         if found is None:
             raise NoSuchDataset(f"there is no dataset {name!r} in bucket {self.place.name}")
         return found
 
     def dataset(self, name: str, *, create: bool = False) -> Dataset:
-        return Dataset(self.bucket, name, create=create)
+        return stored.Dataset(self.bucket, name, create=create)
 
     def at(self, key: str) -> str:
         """The address of a key of the bucket."""
@@ -66,9 +70,9 @@ class Shelf:
     def holders(self) -> dict[tuple[str, int], list[str]]:
         """Which collections hold which versions."""
         found: dict[tuple[str, int], list[str]] = defaultdict(list)
-        for one in catalog.names(self.bucket):
-            if one.kind == catalog.COLLECTION:
-                for member in catalog.collection(self.bucket, one.name).members:
+        for one in stored.catalog.names(self.bucket):
+            if one.kind == stored.catalog.COLLECTION:
+                for member in stored.catalog.collection(self.bucket, one.name).members:
                     found[member].append(one.name)
         return found
 
@@ -76,7 +80,7 @@ class Shelf:
 
     def view(self, name: str, *, tag: str, everything: bool, count: int, descending: bool) -> DatasetView:
         found = self.name(name)
-        if found.kind == catalog.COLLECTION:
+        if found.kind == stored.catalog.COLLECTION:
             return self._collection(found)
         dataset = self.dataset(name)
         versions = self._versions(dataset, tag, everything)[-count:]
@@ -96,7 +100,7 @@ class Shelf:
 
     def _collection(self, found: Name) -> DatasetView:
         members = []
-        for name, number in catalog.collection(self.bucket, found.name).members:
+        for name, number in stored.catalog.collection(self.bucket, found.name).members:
             version = self.dataset(name).version(str(number))
             uri = self.uri(name, number)
             members.append(MemberView(name=name, version=str(number), location=uri, uri=uri, size=version.size))
@@ -110,10 +114,10 @@ class Shelf:
         tags = dataset.tags()
         views = [self.version(dataset, version, tags=tags) for version in dataset.versions()]
         if everything:
-            gone = set(self.bucket.numbers(layout.deleted(dataset.id)))
-            there = [n for n in self.bucket.numbers(layout.versions(dataset.id)) if n in gone]
+            gone = set(self.bucket.numbers(stored.layout.deleted(dataset.id)))
+            there = [n for n in self.bucket.numbers(stored.layout.versions(dataset.id)) if n in gone]
             views += [self.version(dataset, dataset.numbered(number), GONE, tags) for number in there]
-            views += [self._pending(dataset, claim) for claim in guests.claims(dataset)]
+            views += [self._pending(dataset, claim) for claim in stored.guests.claims(dataset)]
         return sorted(views, key=lambda view: int(view.version))
 
     def version(
@@ -140,8 +144,8 @@ class Shelf:
             collections=self.holders.get((dataset.name, number), []),
         )
 
-    def _pending(self, dataset: Dataset, claim: guests.Claim) -> VersionView:
-        uri = self.at(guests.listing(dataset, claim.number))
+    def _pending(self, dataset: Dataset, claim: stored.guests.Claim) -> VersionView:
+        uri = self.at(stored.guests.listing(dataset, claim.number))
         at = day(claim.at)
         return VersionView(
             name=dataset.name, version=str(claim.number), status=PENDING, created_by=claim.by, created_date=at,
@@ -155,13 +159,13 @@ class Shelf:
     # -- lists
 
     def entries(self) -> list[tuple[Name, DatasetEntry]]:
-        names = catalog.names(self.bucket)
-        with ThreadPoolExecutor(THREADS) as pool:
+        names = stored.catalog.names(self.bucket)
+        with ThreadPoolExecutor(stored.THREADS) as pool:
             return list(zip(names, pool.map(self.entry, names), strict=True))
 
     def entry(self, found: Name) -> DatasetEntry:
         kind = found.kind.upper()
-        if found.kind == catalog.COLLECTION:
+        if found.kind == stored.catalog.COLLECTION:
             made = day(self._collected(found))
             return DatasetEntry(name=found.name, id=found.id, bucket=self.place.name, create_time=made, type=kind)
         dataset = self.dataset(found.name)
@@ -173,7 +177,7 @@ class Shelf:
             bucket=self.place.name,
             create_time=day(self._first(dataset)[1]),
             last_created=day(newest.created_at) if newest else None,
-            hash_location=self.at(guests.hashes(dataset)),
+            hash_location=self.at(stored.guests.hashes(dataset)),
             hash_location_size=sum(version.size for version in versions),
             version_id=str(newest.number) if newest else None,
             type=kind,
@@ -182,7 +186,7 @@ class Shelf:
     def rows(self, *, versions: bool) -> Iterator[tuple[Row, DatasetEntry | VersionView]]:
         """What a query asks about."""
         for found, entry in self.entries():
-            if found.kind == catalog.COLLECTION:
+            if found.kind == stored.catalog.COLLECTION:
                 if not versions:
                     yield Row(found.name, found.id, "", self._collected(found), is_collection=True), entry
                 continue
@@ -204,21 +208,21 @@ class Shelf:
 
     def users(self, found: Name) -> set[str]:
         """Who made versions of it."""
-        if found.kind == catalog.COLLECTION:
+        if found.kind == stored.catalog.COLLECTION:
             return set()
         return {version.created_by for version in self.dataset(found.name).versions()}
 
     def _first(self, dataset: Dataset) -> tuple[str, float]:
         """Who made it, and when."""
-        numbers = self.bucket.numbers(layout.versions(dataset.id))
+        numbers = self.bucket.numbers(stored.layout.versions(dataset.id))
         if numbers:
             first = dataset.numbered(numbers[0])
             return first.created_by, first.created_at
-        begun = guests.claims(dataset)
+        begun = stored.guests.claims(dataset)
         return (begun[0].by, begun[0].at) if begun else ("", 0.0)
 
     def _collected(self, found: Name) -> float:
-        infos = list(self.bucket.store.list(f"{layout.COLLECTIONS}/{found.id}"))
+        infos = list(self.bucket.store.list(f"{stored.layout.COLLECTIONS}/{found.id}"))
         return min((info.modified for info in infos), default=0.0)
 
 

@@ -14,7 +14,7 @@ from osmo_ray.api.services import Services
 from osmo_ray.control.datasets import resolve
 from osmo_ray.data.errors import DataError, NoSuchDataset
 from osmo_ray.data.names import LATEST, Reference, check_tag, parse_reference
-from osmo_ray.objects.datasets import catalog
+from osmo_ray.objects import datasets as stored
 from osmo_ray.objects.protocol import ObjectError
 from osmo_ray.providers.buckets import Buckets, NoSuchBucket, Place
 from osmo_ray.providers.template import Prepared
@@ -110,7 +110,7 @@ class Look:
         except NoSuchBucket as error:
             return str(error), self._near(name)
         except NoSuchDataset as error:
-            known = [one.name for one in catalog.names(bucket)]
+            known = [one.name for one in stored.catalog.names(bucket)]
             near = "" if reference.name in known else suggest(reference.name, known)
             return str(error), near or f"upload it with: osmo dataset upload {name} FOLDER"
         except DataError as error:

@@ -9,19 +9,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from osmo_ray.data.errors import DataError, NoSuchDataset
 from osmo_ray.data.names import LATEST, Reference, check_tag, parse_reference
 from osmo_ray.engine.model import Workflow
-from osmo_ray.objects.datasets import catalog
-from osmo_ray.objects.datasets.bucket import Bucket
-from osmo_ray.objects.datasets.dataset import Dataset
+from osmo_ray.objects import datasets as stored
 from osmo_ray.objects.protocol import ObjectError
 from osmo_ray.providers.buckets import Buckets, Place
 from osmo_ray.spec.attempt import AttemptPlan, DataKey, DatasetPlan, GroupPlan, InputPlan, OutputPlan, Secrets
 from osmo_ray.spec.model import DatasetInput, DatasetOutput, GroupSpec, UpdateDatasetOutput
 from osmo_ray.spec.tokens import Tokens, expand
 from osmo_ray.store.protocol import DatasetRead, Store
+
+if TYPE_CHECKING:
+    from osmo_ray.objects.datasets.bucket import Bucket
+
 
 _PATIENCE = 30.0
 """Seconds for which a bucket that could not be reached is left alone: other groups are sent meanwhile."""
@@ -40,10 +43,10 @@ def wanted(spec: GroupSpec) -> bool:
 def resolve(bucket: Bucket, reference: Reference) -> list[tuple[str, int]]:
     """The datasets and versions that a reference means now: one, or the members of a collection. Raises
     `NoSuchDataset`."""
-    found = catalog.lookup(bucket, reference.name)
-    if found is not None and found.kind == catalog.COLLECTION:
-        return list(catalog.collection(bucket, reference.name).members)
-    return [(reference.name, Dataset(bucket, reference.name).version(reference.selector).number)]
+    found = stored.catalog.lookup(bucket, reference.name)
+    if found is not None and found.kind == stored.catalog.COLLECTION:
+        return list(stored.catalog.collection(bucket, reference.name).members)
+    return [(reference.name, stored.Dataset(bucket, reference.name).version(reference.selector).number)]
 
 
 @dataclass(slots=True)

@@ -12,16 +12,20 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from osmo_ray.data.errors import DataError
+from osmo_ray.objects import datasets as stored
 from osmo_ray.objects import open_store
-from osmo_ray.objects.datasets.bucket import Bucket, open_bucket
 from osmo_ray.objects.keyed import below, store_options, store_url
 from osmo_ray.settings import Settings, SettingsError
 from osmo_ray.spec.attempt import DataKey
+
+if TYPE_CHECKING:
+    from osmo_ray.objects.datasets.bucket import Bucket
+
 
 BUILT_IN = "default"
 READ_WRITE, READ_ONLY = "read-write", "read-only"
@@ -92,7 +96,7 @@ class Buckets:
         known = place.name, json.dumps(options, sort_keys=True)
         if known not in self._open:
             url = below(self.storage, place.inside) if place.inside else store_url(place.path)
-            self._open[known] = open_bucket(open_store(url, **options))
+            self._open[known] = stored.open_bucket(open_store(url, **options))
         return self._open[known]
 
 

@@ -15,15 +15,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
-import httpx
-from joserfc import jwt
-from joserfc.errors import ExpiredTokenError, JoseError
-from joserfc.jwk import KeySet
-
 from osmo_ray.settings import Settings
+
+if TYPE_CHECKING:
+    from joserfc.jwk import KeySet
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA")
 """Only those whose secret half the provider alone has: never `none`, never HMAC."""
@@ -154,6 +152,10 @@ class Provider:
     # -- tokens
 
     async def _claims(self, token: str, audiences: Sequence[str]) -> dict[str, Any]:
+        # Here and below: libraries that a platform without a provider never needs.
+        from joserfc import jwt
+        from joserfc.errors import ExpiredTokenError, JoseError
+
         known = await self._fresh()
         if _head(token).get("kid") not in {key.kid for key in known.keys.keys}:
             known = await self._fresh(than=known)
@@ -212,6 +214,9 @@ class Provider:
         raise ProviderAway(f"the identity provider {self.settings.issuer} does not answer")
 
     async def _learn(self) -> _Known:
+        from joserfc.errors import JoseError
+        from joserfc.jwk import KeySet
+
         issuer = self.settings.issuer
         told = await self._get(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
         if told.get("issuer") != issuer:
@@ -243,6 +248,8 @@ class Provider:
     async def _ask(
         self, method: str, url: str, fields: Mapping[str, str] | None, login: tuple[str, str] | None
     ) -> dict[str, Any]:
+        import httpx
+
         try:
             async with httpx.AsyncClient(timeout=self._timeout, follow_redirects=False) as client:
                 auth = httpx.BasicAuth(*login) if login else None

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from osmo_ray.providers.quota import QuotaError, QuotaProvider, YamlQuota
 from osmo_ray.providers.quota_kept import KeptQuotas
-from osmo_ray.providers.quota_runai import RunaiScope, connect
-from osmo_ray.providers.runai_client import RunaiError
 from osmo_ray.settings import Settings
 
 
@@ -50,6 +48,10 @@ def open_quota(source: QuotaSource) -> QuotaProvider:
         return YamlQuota(source.home / "quota.yaml")
     if source.kind != "runai":
         raise QuotaError(f"setting quota_source is {source.kind!r}; it takes file or runai")
+    # Here, since the HTTP client is memory that a platform with a file of quotas never needs.
+    from osmo_ray.providers.quota_runai import RunaiScope, connect
+    from osmo_ray.providers.runai_client import RunaiError
+
     try:
         secret = Path(source.secret_file).read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

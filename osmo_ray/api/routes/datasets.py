@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query
 
@@ -36,8 +36,11 @@ from osmo_ray.control.datasets import resolve
 from osmo_ray.data import query as language
 from osmo_ray.data.names import LATEST, Reference, check_tag
 from osmo_ray.data.versions import Version
-from osmo_ray.objects.datasets import catalog, guests, layout
-from osmo_ray.objects.datasets.dataset import Dataset
+from osmo_ray.objects import datasets as stored
+
+if TYPE_CHECKING:
+    from osmo_ray.objects.datasets.dataset import Dataset
+
 
 Count = Annotated[int, Query(ge=1, le=1000)]
 Size = Annotated[int, Query(ge=0, le=2**62)]
@@ -139,14 +142,14 @@ def _download(shelf: Shelf, name: str, tag: str) -> Download:
     locations = []
     for member, number in members:
         dataset = shelf.dataset(member)
-        there = guests.has_listing(dataset, number)
-        locations.append(shelf.at(guests.listing(dataset, number)) if there else shelf.uri(member, number))
+        there = stored.guests.has_listing(dataset, number)
+        locations.append(shelf.at(stored.guests.listing(dataset, number)) if there else shelf.uri(member, number))
     return Download(
         dataset_names=[member for member, _ in members],
         dataset_versions=[str(number) for _, number in members],
         locations=locations,
         new_locations=["" for _ in members],
-        is_collection=found.kind == catalog.COLLECTION,
+        is_collection=found.kind == stored.catalog.COLLECTION,
     )
 
 
@@ -175,27 +178,27 @@ def _uploads(router: APIRouter, services: Services) -> None:
             return _finish(shelf.dataset(name), version_id, tag, told)
         if resume:
             dataset = shelf.dataset(name)
-            claim = guests.claimed(dataset, _number(tag))
+            claim = stored.guests.claimed(dataset, _number(tag))
         else:
             if tag and tag != LATEST:
                 check_tag(tag)
             dataset = shelf.dataset(name, create=True)
             more = {"description": description} if description else {}
-            claim = guests.claim(dataset, user.user, {**told.metadata, **more})
+            claim = stored.guests.claim(dataset, user.user, {**told.metadata, **more})
         return UploadReply(
             version_id=str(claim.number),
             region=shelf.region,
-            storage_path=shelf.at(guests.hashes(dataset)),
-            manifest_path=shelf.at(guests.listing(dataset, claim.number)),
+            storage_path=shelf.at(stored.guests.hashes(dataset)),
+            manifest_path=shelf.at(stored.guests.listing(dataset, claim.number)),
         )
 
 
 def _finish(dataset: Dataset, version_id: str, tag: str, told: UploadBody) -> UploadReply:
     """Finishing twice is finishing once: the answer to the first may have been lost."""
     number = _number(version_id)
-    claim = guests.claimed(dataset, number)
-    if number not in dataset.bucket.numbers(layout.versions(dataset.id)):
-        guests.take_over(dataset, claim)
+    claim = stored.guests.claimed(dataset, number)
+    if number not in dataset.bucket.numbers(stored.layout.versions(dataset.id)):
+        stored.guests.take_over(dataset, claim)
     if tag and tag != LATEST and not tag.isdigit():
         dataset.tag(tag, version_id)
     if told.labels:
@@ -221,18 +224,18 @@ def _changes(router: APIRouter, services: Services) -> None:
     ) -> Removed:
         """Remove versions; their space comes back when garbage is collected. Collections that hold them go."""
         shelf = Shelf.of(services, bucket, user.user).writable()
-        if shelf.name(name).kind == catalog.COLLECTION:
-            catalog.forget(shelf.bucket, name)
+        if shelf.name(name).kind == stored.catalog.COLLECTION:
+            stored.catalog.forget(shelf.bucket, name)
             return Removed(versions=[], delete_locations=[], cleaned_size=0)
         dataset = shelf.dataset(name)
         chosen = dataset.versions() if all_flag else [] if finish else [dataset.version(tag or LATEST)]
         for version in chosen:
             for collection in shelf.holders.get((name, version.number), ()):
-                catalog.forget(shelf.bucket, collection)
+                stored.catalog.forget(shelf.bucket, collection)
             dataset.delete(str(version.number), force=True)
         locations = [] if dataset.versions() else _left(shelf, dataset)
         if finish and not dataset.versions():
-            catalog.forget(shelf.bucket, name)
+            stored.catalog.forget(shelf.bucket, name)
         freed = sum(version.size for version in chosen)
         return Removed(versions=[str(v.number) for v in chosen], delete_locations=locations, cleaned_size=freed)
 
@@ -253,7 +256,7 @@ def _changes(router: APIRouter, services: Services) -> None:
         told = body or AttributeBody()
         _small(told.set_label, told.set_metadata)
         if new_name:
-            catalog.rename(shelf.bucket, name, new_name)
+            stored.catalog.rename(shelf.bucket, name, new_name)
             return AttributeReply()
         dataset = shelf.dataset(name)
         return AttributeReply(
@@ -267,23 +270,23 @@ def _changes(router: APIRouter, services: Services) -> None:
     @router.post(f"{_DATASET}/collect")
     def make_collection(bucket: str, name: str, body: CollectBody, user: User) -> None:
         shelf = Shelf.of(services, bucket, user.user).writable()
-        if catalog.lookup(shelf.bucket, name) is not None:
+        if stored.catalog.lookup(shelf.bucket, name) is not None:
             raise ApiError(f"There is a {name} in bucket {bucket} already; choose another name.")
-        catalog.collect(shelf.bucket, name, _members(shelf, body.datasets))
+        stored.catalog.collect(shelf.bucket, name, _members(shelf, body.datasets))
 
     @router.post(f"{_DATASET}/recollect")
     def change_collection(bucket: str, name: str, body: RecollectBody, user: User) -> Recollected:
         shelf = Shelf.of(services, bucket, user.user).writable()
-        catalog.collection(shelf.bucket, name)
+        stored.catalog.collection(shelf.bucket, name)
         remove = [member.name for member in body.remove_datasets]
-        after = catalog.collect(shelf.bucket, name, _members(shelf, body.add_datasets), remove)
+        after = stored.catalog.collect(shelf.bucket, name, _members(shelf, body.add_datasets), remove)
         return Recollected(versions=[MemberVersion(dataset_name=n, version=str(v)) for n, v in after.members])
 
 
 def _left(shelf: Shelf, dataset: Dataset) -> list[str]:
     """What another client put there, and may now remove."""
-    lists = [guests.listing(dataset, n) for n in shelf.bucket.numbers(layout.claims(dataset.id))]
-    return [shelf.at(guests.hashes(dataset)), *map(shelf.at, lists)]
+    lists = [stored.guests.listing(dataset, n) for n in shelf.bucket.numbers(stored.layout.claims(dataset.id))]
+    return [shelf.at(stored.guests.hashes(dataset)), *map(shelf.at, lists)]
 
 
 def _members(shelf: Shelf, given: list[Member]) -> list[tuple[str, int]]:
