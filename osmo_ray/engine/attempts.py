@@ -50,12 +50,11 @@ def _locate(draft: Draft, uuid: str, hint: str) -> tuple[Group | None, Task | No
 
 
 def _news(draft: Draft, group: Group, task: Task, seen: Observation) -> None:
-    """An event of the cluster: it is told, and it is why the task waits as long as it waits."""
+    """A warning of the cluster: it is told, and stays the reason of the task until something else is."""
     if seen.reason is None or seen.reason == task.reason:
         return
     draft.record(seen.reason.code, seen.reason.sentence, group.name, task, seen.at)
-    if task.status in (_S.SCHEDULING, _S.INITIALIZING):
-        draft.set_task(group.name, task.uuid, reason=seen.reason)
+    draft.set_task(group.name, task.uuid, reason=seen.reason)
 
 
 def _preparing(draft: Draft, group: Group, task: Task, seen: Observation) -> None:
