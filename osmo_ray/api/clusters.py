@@ -14,8 +14,3 @@ def pools(services: Services) -> Mapping[str, str]:
     for cluster in services.store.clusters():
         found.update(dict.fromkeys(Registration.from_json(cluster.settings).pools, cluster.name))
     return found
-
-
-def backend_of(services: Services, pool: str) -> str:
-    """The backend that a pool's workflows run on: that of its cluster, else the platform's own."""
-    return pools(services).get(pool, services.settings.backend)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from osmo_ray.api.clusters import backend_of
 from osmo_ray.api.errors import ApiError
 from osmo_ray.api.services import Services
 from osmo_ray.control.clusters import Registration
@@ -40,18 +39,16 @@ def configured(services: Services, pool: str) -> PoolSpec:
 
 def _with_backend(services: Services, found: PoolSpec) -> PoolSpec:
     """Platforms that the backend has and nobody wrote of allow nothing special."""
-    names, default = _usual(services, backend_of(services, found.name))
-    platforms = {**{name: PlatformSpec() for name in names}, **found.platforms}
-    return replace(found, platforms=platforms, default_platform=found.default_platform or default)
-
-
-def _usual(services: Services, backend: str) -> tuple[list[str], str]:
-    """The platforms of a backend, and the one that it takes for a task that names none."""
+    settings = services.settings
+    backend, names = settings.backend, [settings.platform]
     for cluster in services.store.clusters():
-        if cluster.name == backend:
-            names = [platform.name for platform in Registration.from_json(cluster.settings).platforms]
-            return sorted(names), names[0] if names else ""
-    return [services.settings.platform], services.settings.platform
+        registration = Registration.from_json(cluster.settings)
+        if found.name in registration.pools:
+            backend, names = cluster.name, [platform.name for platform in registration.platforms]
+    usual = names[0] if names else ""
+    platforms = {**{name: PlatformSpec() for name in sorted(names)}, **found.platforms}
+    default = found.default_platform or usual
+    return replace(found, platforms=platforms, default_platform=default, backend=backend, usual=usual)
 
 
 def validations(services: Services) -> Mapping[str, tuple[Rule, ...]]:
@@ -88,9 +85,9 @@ def prepared(
     if gpus is not None and gpus[0] >= 0:
         ground = replace(ground, guarantee=gpus[0])
     refuse(lambda where: demands.check(filled, ground, where), "RESOURCE", file)
-    usual = _usual(services, backend_of(services, found.name))[1]
+    unsaid = {name for name, one in spec.resources.items() if one.platform is None}
     kept = {
-        name: replace(one, platform=None) if spec.resources[name].platform is None and one.platform == usual else one
+        name: replace(one, platform=None) if name in unsaid and one.platform == found.usual else one
         for name, one in filled.resources.items()
     }
     return replace(filled, resources=kept)
@@ -110,9 +107,8 @@ def _ground(services: Services, pool: PoolSpec, wanted: Collection[str]) -> dema
 
 def _nodes(services: Services, pool: PoolSpec) -> list[NodeReport]:
     """Those of the pool's backend, with platforms as the pool calls them."""
-    backend = backend_of(services, pool.name)
-    found = [node for name, _, node in services.store.nodes() if name == backend and node.alive]
-    return [replace(node, platform=node.platform.removeprefix(f"{backend}/")) for node in found]
+    found = [node for name, _, node in services.store.nodes() if name == pool.backend and node.alive]
+    return [replace(node, platform=node.platform.removeprefix(f"{pool.backend}/")) for node in found]
 
 
 def limits(services: Services, pool: PoolSpec, spec: WorkflowSpec) -> Limits:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from osmo_ray.api.clusters import backend_of
 from osmo_ray.api.errors import ApiError
 from osmo_ray.api.services import Services
 from osmo_ray.control.datasets import resolve
@@ -21,21 +20,22 @@ from osmo_ray.providers.template import Prepared
 from osmo_ray.spec.attempt import DataKey
 from osmo_ray.spec.document import suggest
 from osmo_ray.spec.model import DatasetInput, DatasetOutput, TaskSpec, UpdateDatasetOutput, WorkflowSpec
+from osmo_ray.spec.pools import PoolSpec
 from osmo_ray.spec.reader import refuse_datasets
 
 Troubles = dict[str, tuple[str, str]]
 
 
 def check(
-    services: Services, pool: str, user: str, spec: WorkflowSpec, done: Prepared | None, *, validating: bool
+    services: Services, pool: PoolSpec, user: str, spec: WorkflowSpec, done: Prepared | None, *, validating: bool
 ) -> None:
     """Raises `ApiError` and `SpecError` for datasets that a workflow cannot have."""
     tasks = [t for g in spec.groups for t in g.tasks if _named(t)]
     if not tasks:
         return
-    if backend_of(services, pool) != services.settings.backend:
+    if pool.backend != services.settings.backend:
         raise ApiError(
-            f"Task {tasks[0].name} uses a dataset, which tasks of pool {pool} cannot have yet: it is a registered "
+            f"Task {tasks[0].name} uses a dataset, which tasks of pool {pool.name} cannot have yet: it is a registered "
             "cluster's. Use `url`, or choose another pool.",
             "USAGE",
         )

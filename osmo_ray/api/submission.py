@@ -14,7 +14,7 @@ from dataclasses import KW_ONLY, dataclass
 import yaml
 
 from osmo_ray.api import grounds, needs
-from osmo_ray.api.clusters import backend_of, pools
+from osmo_ray.api.clusters import pools
 from osmo_ray.api.errors import ApiError, not_found
 from osmo_ray.api.routes import code, credentials
 from osmo_ray.api.services import Services
@@ -27,6 +27,7 @@ from osmo_ray.engine.status import WORKFLOW_ALIVE
 from osmo_ray.providers.template import Prepared, prepare
 from osmo_ray.spec.dump import to_yaml
 from osmo_ray.spec.model import CodeInput, Priority, TaskInput, WorkflowSpec
+from osmo_ray.spec.pools import PoolSpec
 from osmo_ray.spec.quantity import show_bytes
 from osmo_ray.spec.reader import read, refuse_credentials, spread_environment
 from osmo_ray.spec.template import overlay_environment
@@ -73,14 +74,14 @@ def submit(services: Services, order: Order, links: Links) -> Submitted:
     _trusted(services, spec, order.pool)
     sources = _previous(services, spec)
     archives = _sent(services, spec)
-    _credentials(services, order.pool, order.user, spec, done)
-    needs.check(services, order.pool, order.user, spec, done, validating=order.validation_only)
+    _credentials(services, pool, order.user, spec, done)
+    needs.check(services, pool, order.user, spec, done, validating=order.validation_only)
     if order.validation_only:
         return Submitted(name=spec.name, logs="Workflow validation succeeded.")
     _user_limits(services, order.user, spec)
     _disk(services)
     texts = Texts(to_yaml(said), template, app=order.app, sources=sources, code=archives)
-    name = _store(services, order, spec, texts, priority, parent, grounds.limits(services, pool, spec))
+    name = _store(services, order, pool, spec, texts, priority, parent)
     return Submitted(
         name=name,
         overview=links.overview(name),
@@ -214,23 +215,23 @@ def _previous(services: Services, spec: WorkflowSpec) -> tuple[str, ...]:
     return tuple(sorted(sources))
 
 
-def _credentials(services: Services, pool: str, user: str, spec: WorkflowSpec, done: Prepared | None) -> None:
+def _credentials(services: Services, pool: PoolSpec, user: str, spec: WorkflowSpec, done: Prepared | None) -> None:
     """What tasks name must be there now; a node gets it later, sealed until then."""
     tasks = [t for g in spec.groups for t in g.tasks]
-    if backend_of(services, pool) != services.settings.backend:
+    if pool.backend != services.settings.backend:
         for field in ("checkpoint", "privileged", "host_network", "volume_mounts"):
             if name := next((t.name for t in tasks if getattr(t, field)), ""):
                 shown = {"host_network": "hostNetwork", "volume_mounts": "volumeMounts"}.get(field, field)
                 raise ApiError(
-                    f"Task {name} asks for `{shown}`, which tasks of pool {pool} cannot have yet: it is a registered "
-                    "cluster's. Leave it out, or choose another pool.",
+                    f"Task {name} asks for `{shown}`, which tasks of pool {pool.name} cannot have yet: it is a "
+                    "registered cluster's. Leave it out, or choose another pool.",
                     "USAGE",
                 )
     named = [t for t in tasks if t.credentials]
-    if named and backend_of(services, pool) != services.settings.backend:
+    if named and pool.backend != services.settings.backend:
         raise ApiError(
-            f"Task {named[0].name} wants credentials, which do not reach tasks of pool {pool} yet: it is a registered "
-            "cluster's. Leave out `credentials`, or choose another pool.",
+            f"Task {named[0].name} wants credentials, which do not reach tasks of pool {pool.name} yet: it is a "
+            "registered cluster's. Leave out `credentials`, or choose another pool.",
             "USAGE",
         )
     if not named:
@@ -271,13 +272,13 @@ def _disk(services: Services) -> None:
 def _store(
     services: Services,
     order: Order,
+    pool: PoolSpec,
     spec: WorkflowSpec,
     texts: Texts,
     priority: Priority,
     parent: str,
-    limits: grounds.Limits,
 ) -> str:
-    now = services.clock()
+    now, limits = services.clock(), grounds.limits(services, pool, spec)
     uuid = services.new_id()
 
     def build(name: str) -> Decision:
@@ -288,7 +289,7 @@ def _store(
             uuids=(services.new_id() for _ in itertools.count()),
             user=order.user,
             pool=order.pool,
-            backend=backend_of(services, order.pool),
+            backend=pool.backend,
             priority=priority,
             now=now,
             exec_timeout=limits.exec_timeout,

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from osmo_ray.spec.quantity import to_seconds
+from osmo_ray.spec.quantity import to_bytes, to_seconds
 
 OPERATORS = ("GT", "GE", "LT", "LE", "EQ")
 
@@ -62,6 +62,10 @@ class PoolSpec:
     rules: tuple[str | Rule, ...] = ()
     topology: Mapping[str, str] = field(default_factory=dict)
     """Key -> label of a node, from coarse to fine."""
+    backend: str = ""
+    """Where its work runs, and `usual` the platform that is taken there for a task that names none; both are looked up,
+    not written."""
+    usual: str = ""
 
     def platform(self, name: str) -> PlatformSpec:
         return self.platforms.get(name, PlatformSpec())
@@ -155,6 +159,8 @@ def from_json(name: str, value: object) -> PoolSpec:
         rules=tuple(map(_rule, model.common_resource_validations)),
         topology={one.key: one.label for one in model.topology_keys},
     )
+    for given in (made.variables, *(p.variables for p in made.platforms.values())):
+        _fit(name, given)
     if made.default_platform and made.platforms and made.default_platform not in made.platforms:
         known = ", ".join(made.platforms)
         raise BadPool(f"pool {name}: default_platform {made.default_platform!r} is none of its platforms: {known}")
@@ -165,6 +171,17 @@ def from_json(name: str, value: object) -> PoolSpec:
         default_queue_timeout=_seconds(name, "default_queue_timeout", model.default_queue_timeout),
         max_queue_timeout=_seconds(name, "max_queue_timeout", model.max_queue_timeout),
     )
+
+
+def _fit(pool: str, variables: Mapping[str, Any]) -> None:
+    """What a request is filled in with has to be what a request can say."""
+    for key, read in (("USER_CPU", float), ("USER_GPU", float), ("USER_MEMORY", to_bytes), ("USER_STORAGE", to_bytes)):
+        value = variables.get(key)
+        try:
+            if value is not None:
+                int(read(str(value)))
+        except (ValueError, OverflowError) as error:
+            raise BadPool(f"pool {pool}: the variable {key}: {error}") from None
 
 
 def rules_from_json(name: str, value: object) -> tuple[Rule, ...]:

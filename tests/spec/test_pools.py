@@ -137,6 +137,8 @@ def test_operands_are_amounts_numbers_or_texts(operator: str, left: str, right: 
         ({"default_platform": "no"}, "is none of its platforms"),
         ({"max_exec_timeout": "soon"}, "max_exec_timeout"),
         ({"common_resource_validations": [{**SMALL, "operator": "NE"}]}, "must be one of GT"),
+        ({"common_default_variables": {"USER_CPU": "many"}}, "the variable USER_CPU"),
+        ({"platforms": {"big": {"default_variables": {"USER_MEMORY": "4GB"}}}}, "the variable USER_MEMORY"),
         ({"name": "other"}, "its `name` is 'other'"),
     ],
 )

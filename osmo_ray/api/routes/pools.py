@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from fastapi import APIRouter
 
 from osmo_ray.api import grounds
-from osmo_ray.api.clusters import backend_of
 from osmo_ray.api.errors import ApiError
 from osmo_ray.api.grounds import configured
 from osmo_ray.api.nouns import (
@@ -164,7 +163,7 @@ def pool_view(services: Services, pool: str, nodes: Sequence[NodeReport]) -> Poo
         description=written.description or "Every node of this platform",
         status=status,
         enable_maintenance=written.maintenance,
-        backend=backend_of(services, pool),
+        backend=written.backend,
         default_platform=written.default_platform or None,
         default_exec_timeout=show_seconds(default.exec_timeout),
         default_queue_timeout=show_seconds(default.queue_timeout),
