@@ -98,6 +98,19 @@ class Nearness:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Tasks of a group that want to stand near each other, and smaller parts of it that want it more closely.
+
+    `tasks` are uuids; a task is in one part only.
+    """
+
+    name: str = ""
+    near: Nearness | None = None
+    tasks: frozenset[str] = frozenset()
+    parts: tuple[Part, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """The tasks of one group that have to be placed together. `rank` orders: smaller first."""
 
@@ -120,7 +133,8 @@ class Job:
     started: float | None = None
     reserved: Mapping[str, str] = field(default_factory=dict)
     """Task uuid -> node: what an earlier plan promised once others have left."""
-    nearness: Nearness | None = None
+    layout: Part | None = None
+    """Who has to stand near whom; None: nobody minds."""
 
     @property
     def key(self) -> tuple[str, str]:
