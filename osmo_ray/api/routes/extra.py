@@ -13,7 +13,6 @@ from osmo_ray.api import cancel
 from osmo_ray.api.errors import ApiError
 from osmo_ray.api.loglines import AttemptLog
 from osmo_ray.api.routes.common import User
-from osmo_ray.api.routes.service import NODE_SILENT
 from osmo_ray.api.services import Services
 from osmo_ray.api.shapes import (
     BulkCancel,
@@ -30,6 +29,7 @@ from osmo_ray.api.shapes import (
     UsageView,
     stamp,
 )
+from osmo_ray.api.standing import NODE_SILENT
 from osmo_ray.api.sweeps import views
 from osmo_ray.api.views import amounts, reason_view
 from osmo_ray.engine.explain import explain
