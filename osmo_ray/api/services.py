@@ -23,7 +23,7 @@ from osmo_ray.providers.passes import Passes
 from osmo_ray.providers.quota import QuotaProvider
 from osmo_ray.providers.secrets import Vault
 from osmo_ray.providers.template import Renderer
-from osmo_ray.scheduler.model import Standing
+from osmo_ray.scheduler.model import Outlook, Standing
 from osmo_ray.settings import Settings
 from osmo_ray.spec.attempt import AttemptKey, DataKey, LogChunk
 from osmo_ray.store.protocol import Store
@@ -106,6 +106,10 @@ async def _no_standings() -> Sequence[Standing]:
     return ()
 
 
+async def _no_outlook(_: str) -> Mapping[str, Outlook]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Services:
     """The doors of one platform. `wake` is called after a commit, best effort; `new_id` gives 32 hex digits."""
@@ -128,6 +132,8 @@ class Services:
     """Quotas of pools; None: nobody set any."""
     standings: Callable[[], Awaitable[Sequence[Standing]]] = _no_standings
     """What each queue has, as the controller planned last; empty when it does not answer."""
+    outlook: Callable[[str], Awaitable[Mapping[str, Outlook]]] = _no_outlook
+    """Of a workflow by its uuid: why its groups wait now, and when they may start; empty when nobody answers."""
     vault: Vault | None = None
     """Seals credentials; without one none can be set."""
     passes: Passes | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from osmo_ray.control.layout import Levels, asks_for
 from osmo_ray.control.ledger import Events
@@ -20,6 +20,7 @@ from osmo_ray.scheduler.model import Amount, Job, Need, Node, Plan, Snapshot, St
 from osmo_ray.scheduler.plan import plan
 from osmo_ray.spec.attempt import NodeReport
 from osmo_ray.spec.model import Priority, ResourceSpec
+from osmo_ray.spec.reason import Reason
 
 _EVERYTHING = QuotaSnapshot("", (QuotaQueue("all"),), default="all")
 """What stands for quotas where there are none: one queue that is owed all."""
@@ -90,6 +91,23 @@ class Scheduling:
         self.preempted += len({(e.workflow, e.group) for e in decided.preempt})
         self.seconds = time.perf_counter() - begun
         return events
+
+    def look(self, live: Mapping[str, Workflow]) -> tuple[Mapping[tuple[str, str], Reason], Snapshot | None]:
+        """Why groups wait at this moment, and the cluster with what runs on it; None while quotas are not known.
+        Changes nothing."""
+        quota = self.quota.snapshot() if self.quota else None
+        held = quota or _EVERYTHING
+        queues = Queues(self._needs, _rank, self.levels, held is _EVERYTHING)
+        snapshot = queues.take(live, self._nodes({}), held, self.clock())
+        if not held.queues:
+            return {}, None
+        if quota is not None or self._gathers(live):
+            return plan(snapshot).hold, snapshot
+        found = self.take(live)
+        order = sorted(found.jobs, key=lambda job: job.rank)
+        line = {job.key: {"position": f"{at} of {len(order)}"} for at, job in enumerate(order, 1)}
+        held_back = plan(found).hold
+        return {key: replace(why, evidence={**line[key], **why.evidence}) for key, why in held_back.items()}, snapshot
 
     def _gathers(self, live: Mapping[str, Workflow]) -> bool:
         """Whether any group minds where its tasks stand: the core gathers them, the short rules do not."""

@@ -202,3 +202,13 @@ class Plan:
     reserve: Mapping[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
     """Places promised for when those that leave have left; hand them back as `Job.reserved`."""
     standings: tuple[Standing, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a group that waits may hope for: why it waits at this moment, and when it will probably start (seconds since
+    the epoch; None when nothing can be said). `why` says from what that follows, or why nothing does."""
+
+    reason: Reason | None
+    start: float | None
+    why: str
