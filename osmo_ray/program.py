@@ -39,7 +39,7 @@ WORKFLOW: Mapping[str, Entry] = {
     "exec": ("run a command inside a running task", f"{_INSIDE}.exec:EXEC"),
     "port-forward": ("let ports of this host lead into a running task", f"{_INSIDE}.forward:FORWARD"),
     "rsync": ("copy files into and out of a running task", RSYNC),
-    "release": ("let a failed task that is held for a look go on", f"{_INSIDE}.exec:RELEASE"),
+    "release": ("let a failed task that is held go on, or run it again in place", f"{_INSIDE}.exec:RELEASE"),
 }
 APP: Mapping[str, tuple[str, str]] = {
     "submit": ("submit an app", f"{_CLI}.app:SUBMIT"),

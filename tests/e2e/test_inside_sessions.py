@@ -313,7 +313,7 @@ def test_jupyter_that_is_not_there_is_said(platform: Platform, task: str):
 
 def test_a_failed_task_stays_for_a_look_until_it_is_released(platform: Platform):
     id = platform.submit(FAILS)
-    until(lambda: "stays for" in platform.cli("explain", id).stdout, 60)
+    until(lambda: "stays until" in platform.cli("explain", id).stdout, 60)
     assert platform.tasks(id)["main"]["status"] == "RUNNING"
     assert inside(platform, id, "cat", "/tmp/left").stdout == "evidence\n"
     platform.cli("workflow", "release", id)
@@ -342,6 +342,30 @@ def image() -> Iterator[str]:
     yield name
     subprocess.run(["podman", "rmi", "--force", name], check=False, capture_output=True)
     shutil.rmtree(folder)
+
+
+def held(platform: Platform, id: str) -> str:
+    """What is said of a task that stays, with the time until when; empty when it does not stay now."""
+    said = platform.cli("explain", id).stdout
+    return said if "stays until" in said else ""
+
+
+@pytest.mark.container
+def test_a_failed_container_is_mended_inside_and_runs_again_in_place(platform: Platform, image: str):
+    command = "[sh, -c, 'echo said; [ -e /mended ] || exit 3']"
+    text = CONTAINED.format(image=image)
+    id = platform.submit(re.sub(r"command: .*", f"command: {command}\n    hold: 30", text))
+    first = until(lambda: held(platform, id), 60)
+    assert "--rerun" in first
+    assert inside(platform, id, "cat", "/osmo/hold/stay").stdout == ""
+    assert platform.cli("workflow", "release", id, "main", "--rerun", check=False).returncode == 0
+    until(lambda: held(platform, id) not in ("", first), 60)
+    assert inside(platform, id, "sh", "-c", "echo > /mended").returncode == 0
+    assert "runs again" in platform.cli("workflow", "release", id, "--rerun").stdout
+    assert platform.wait(id) == "COMPLETED"
+    log = platform.cli("workflow", "logs", id).stdout
+    assert log.count("] said") == 3 and "exit code 3; runs again in place (run 3)" in log
+    assert platform.tasks(id)["main"]["retry_id"] == 0
 
 
 @pytest.mark.container
