@@ -159,10 +159,10 @@ class AskAgents:
         agent = await self._reach(node)
         return await inside.reached(node, inside.begin_connect(agent, key, port, udp=udp))
 
-    async def release(self, key: AttemptKey, node: str) -> None:
-        """End a hold. Raises `BackendUnavailable`."""
+    async def release(self, key: AttemptKey, node: str, *, rerun: bool = False) -> None:
+        """End a hold, or run again in place. Raises `BackendUnavailable`."""
         agent = await self._reach(node)
-        await inside.reached(node, agent.release.remote(key))
+        await inside.reached(node, agent.release.remote(key, rerun))
 
     async def _reach(self, node: str) -> Any:
         """An agent that may have come back under another handle since it was last asked."""

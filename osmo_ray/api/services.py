@@ -47,7 +47,7 @@ class Inside(Protocol):
 
     async def connect(self, key: AttemptKey, node: str, port: int, *, udp: bool = False) -> Stream: ...
 
-    async def release(self, key: AttemptKey, node: str) -> None: ...
+    async def release(self, key: AttemptKey, node: str, *, rerun: bool = False) -> None: ...
 
 
 class NoInside:
@@ -61,7 +61,7 @@ class NoInside:
     async def connect(self, key: AttemptKey, node: str, port: int, *, udp: bool = False) -> Stream:
         raise BackendUnavailable(f"node {node} cannot be reached from here")
 
-    async def release(self, key: AttemptKey, node: str) -> None:
+    async def release(self, key: AttemptKey, node: str, *, rerun: bool = False) -> None:
         raise BackendUnavailable(f"node {node} cannot be reached from here")
 
 

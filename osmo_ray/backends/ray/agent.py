@@ -100,9 +100,9 @@ class NodeAgent:
     async def relay_close(self, name: str) -> None:
         await self._relays.close(name)
 
-    async def release(self, key: AttemptKey) -> None:
-        """End the hold of a failed attempt."""
-        await (await self._ready()).release(key)
+    async def release(self, key: AttemptKey, rerun: bool = False) -> None:
+        """End the hold of a failed attempt, or run its command again in place."""
+        await (await self._ready()).release(key, rerun=rerun)
 
     async def door(self) -> Address:
         """Where callers on this host find a shorter way to the same verbs."""
