@@ -126,5 +126,5 @@ dataset_values = Table(
     double("number"),
     whole("length"),
 )
-"""Labels (version 0) and metadata, a row for each value in them, so that queries need no JSON functions, in which
-databases differ. `path` is a hash of the keys that lead there; `position` 0 is the value itself, others its elements."""
+"""Labels (version 0) and metadata, a row for each value in them, so that queries need no JSON functions, in which these
+two differ. `path` is a hash of the keys that lead there; `position` 0 is the value itself, others are its elements."""

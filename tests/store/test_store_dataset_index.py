@@ -135,16 +135,20 @@ def test_which_datasets_a_workflow_may_write(store: Store) -> None:
 
 # -- queries
 
-KEYS = ["a", "b", "car.color", 'qu"ote', "é", "a\\b", "$[0]", ""]
-TEXTS = st.sampled_from(["", "a", "ab", "B", "é", "z", "%", "_", "' OR 1=1 --", "𝒳", "10"])
-NUMBERS = st.sampled_from([0, 1, 2, -1, 1.5, 10, 2**53])
+KEYS = [*"aaaaaaaabbb", "car.color", 'qu"ote', "é", "a\\b", "$[0]", ""]
+TEXTS = st.sampled_from([*"aaaa", "", "ab", "B", "é", "z", "%", "_", "' OR 1=1 --", "𝒳", "10"])
+NUMBERS = st.sampled_from([0, 1, 1, 1, 2, -1, 1.5, 10, 2**53])
 SCALARS = st.one_of(TEXTS, NUMBERS, st.booleans())
 VALUES = st.recursive(
     st.one_of(st.none(), SCALARS),
-    lambda below: st.one_of(st.lists(below, max_size=3), st.dictionaries(st.sampled_from(KEYS), below, max_size=3)),
+    lambda below: st.one_of(
+        st.lists(SCALARS, max_size=3),
+        st.lists(below, max_size=3),
+        st.dictionaries(st.sampled_from(KEYS), below, max_size=3),
+    ),
     max_leaves=4,
 )
-OBJECTS = st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=4)
+OBJECTS = st.dictionaries(st.sampled_from(KEYS), VALUES, min_size=1, max_size=4)
 PEOPLE = st.sampled_from(["ann", "Bob", "é", "zoe"])
 
 
@@ -161,6 +165,7 @@ PATHS = st.lists(st.sampled_from([k for k in KEYS if '"' not in k]), max_size=2)
 )
 FIELDS = st.one_of(
     st.sampled_from(["name", "id", "user", "is_collection"]),
+    st.sampled_from(["label.a", "metadata.a", "label.a.a"]),
     PATHS.map(lambda path: "label" + path),
     PATHS.map(lambda path: "metadata" + path),
 )
@@ -193,7 +198,9 @@ ENDS = st.tuples(
 @st.composite
 def shelves(draw: st.DrawFn) -> list[Indexed]:
     found = []
-    for n, name in enumerate(sorted(draw(st.sets(st.sampled_from(["a", "ab", "B", "b_", "Z"]), max_size=4)))):
+    for n, name in enumerate(
+        sorted(draw(st.sets(st.sampled_from(["a", "ab", "B", "b_", "Z"]), min_size=1, max_size=4)))
+    ):
         labels = draw(OBJECTS)
         by, at = draw(PEOPLE), draw(st.sampled_from([10.0, 20.0, 30.0]))
         if draw(st.booleans()):
@@ -246,7 +253,7 @@ def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqlStore]:
     made.close()
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(shelves(), CONDITIONS, ENDS)
 def test_sql_means_what_memory_means(sqlite: SqlStore, found: list[Indexed], condition: str, end: str) -> None:
     compared(sqlite, found, condition + end)
@@ -256,6 +263,32 @@ def test_sql_means_what_memory_means(sqlite: SqlStore, found: list[Indexed], con
 @given(shelves(), CONDITIONS, ENDS)
 def test_both_databases_mean_the_same(store: SqlStore, found: list[Indexed], condition: str, end: str) -> None:
     compared(store, found, condition + end)
+
+
+EACH = [None, True, False, 0, 1, 1.5, "", "a", "ab", [], ["a", 1], [True], [["a"]], {}, {"a": 1}, {"a": None}]
+SOME = ["TRUE", "0", "1", '""', '"a"']
+
+
+def test_every_kind_of_value_against_every_term(store: Store) -> None:
+    found = [
+        Indexed(
+            IndexedName(f"d{n:02}", "dataset", f"i{n}", 1, labels={"k": value}), [replace(V1, metadata={"k": value})]
+        )
+        for n, value in enumerate(EACH)
+    ]
+    store.index_names("q", [*found, Indexed(IndexedName("none", "dataset", "i", 1))])
+    every = [*found, Indexed(IndexedName("none", "dataset", "i", 1))]
+    for field in ("label.k", "label", "metadata.k", "name", "is_collection", "created_date"):
+        terms = [f"LEN({field}) {sign} {value}" for sign in ("=", "!=", "<") for value in SOME]
+        terms += [f"{field} IN [{value}, {more}]" for value in SOME for more in ('"x"', "1")]
+        terms += [f"{field} CONTAINS {how}{value}" for value in SOME for how in ("", "KEY ")]
+        terms += [f"{field} CONTAINS [{value}]" for value in SOME]
+        if field != "created_date":
+            terms += [f"{field} {sign} {value}" for sign in ("=", "!=", "<", "<=", ">", ">=") for value in SOME]
+        for term in (*terms, *(f"NOT {term}" for term in terms)):
+            query = parse(term)
+            wanted = [row.name for row in query.select(rows(every, versions=query.versions))]
+            assert [name.name for name, _ in store.query_datasets("q", query)] == wanted, term
 
 
 @pytest.mark.parametrize(
