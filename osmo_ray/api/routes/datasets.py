@@ -163,7 +163,7 @@ def _index(shelf: Shelf, *, changed: int = 0, wrong: Sequence[str] = ()) -> Inde
     return IndexView(
         bucket=shelf.place.name, datasets=sums.datasets, versions=sums.versions, collections=sums.collections,
         size=sums.size, read_at=day(synced.at) if synced else None, seconds=synced.took if synced else 0.0,
-        changed=changed, wrong=[*wrong],
+        changed=changed, wrong=[*wrong[:100]],
     )  # fmt: skip
 
 
