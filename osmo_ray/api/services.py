@@ -15,6 +15,7 @@ from typing import Protocol
 from osmo_ray.backends.inside import Session, Size, Stream
 from osmo_ray.backends.protocol import BackendUnavailable
 from osmo_ray.control.credentials import Purse
+from osmo_ray.control.indexing import Indexer
 from osmo_ray.objects.protocol import ObjectStore
 from osmo_ray.providers import buckets
 from osmo_ray.providers.buckets import Buckets
@@ -149,6 +150,11 @@ class Services:
     def buckets(self) -> Buckets:
         """The buckets that the settings tell. Raises `SettingsError`."""
         return buckets.load(self.settings)
+
+    @cached_property
+    def indexer(self) -> Indexer:
+        """Knows what is in buckets."""
+        return Indexer(self.store, self.clock)
 
     @cached_property
     def purse(self) -> Purse:
