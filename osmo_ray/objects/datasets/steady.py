@@ -1,8 +1,8 @@
 """An object store that tries again when an error may pass: throttling, a broken connection, a 500.
 
 `create` needs care: after an error nobody knows whether it happened, and the library below tries again by itself
-without telling. So when the key is taken, what lies there decides: the same bytes are ours. Whoever must not share them with
-another writer of the same puts something of its own into them.
+without telling. So when the key is taken, what lies there decides: the same bytes are ours. Whoever must not share them
+with another writer of the same puts something of its own into them.
 """
 
 from __future__ import annotations
