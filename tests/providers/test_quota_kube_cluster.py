@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class Server:
             api = HttpApi(open_kubeconfig(self.text))
             try:
                 for verb, path, value in steps:
-                    with suppress(ApiError) if verb == "delete" else suppress():
+                    with suppress(ApiError) if verb == "delete" else nullcontext():
                         await (api.delete(path) if verb == "delete" else getattr(api, verb)(path, value))
             finally:
                 await api.close()
