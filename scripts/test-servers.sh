@@ -19,6 +19,7 @@ need ip iproute2
 need nc netcat-openbsd
 need rsync rsync
 need ssh openssh-client
+need docker-registry docker-registry
 /usr/bin/python3 -c "import ensurepip" 2>/dev/null || missing+=(python3 python3-venv)
 [[ -x /usr/lib/openssh/sftp-server ]] || missing+=(openssh-sftp-server)
 if [[ -z "${KUBECONFIG:-}" ]]; then # a cluster of our own

@@ -130,6 +130,8 @@ class Services:
     """What each queue has, as the controller planned last; empty when it does not answer."""
     vault: Vault | None = None
     """Seals credentials; without one none can be set."""
+    prove: Callable[[str, str, Mapping[str, str]], None] | None = None
+    """Tries a credential of a kind for a place before it is kept (raises `Unproven`); None: none is tried."""
     passes: Passes | None = None
     """Signs short-lived passes; without one only access tokens themselves get in."""
     provider: Provider | None = None
