@@ -20,7 +20,7 @@ def _login_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--method",
         choices=("code", "browser", "password", "token", "dev"),
-        help="code: confirm in any browser; browser: in one of this host; password: at the identity provider; token: an "
+        help="code: confirm in any browser; browser: in one here; password: at the identity provider; token: an "
         "access token; dev: a name, on loopback (default: code where the platform has an identity provider, else dev)",
     )
     parser.add_argument("--username", default="", help="with dev or password: who you are")
