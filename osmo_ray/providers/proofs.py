@@ -38,7 +38,8 @@ def prove(kind: str, profile: str, values: Mapping[str, str]) -> None:
         _in_time(profile, lambda: registry(profile, values.get("username", ""), values["auth"]))
     elif kind == "DATA":
         region, place = values.get("region", ""), values.get("override_url", "")
-        key = DataKey(profile, values["access_key_id"], values["access_key"], region, place)
+        style = values.get("addressing", "")
+        key = DataKey(profile, values["access_key_id"], values["access_key"], region, place, style)
         _in_time(key.override_url or profile, lambda: data(key))
 
 
@@ -84,9 +85,10 @@ async def _look_s3(key: DataKey) -> None:
     import s3fs
 
     bucket, _, prefix = key.endpoint.partition("://")[2].partition("/")
-    quick = {"connect_timeout": _STEP, "read_timeout": _STEP, "retries": {"max_attempts": 1}}
     how = store_options([key], key.endpoint)
-    files = s3fs.S3FileSystem(**how, config_kwargs=quick, asynchronous=True, skip_instance_cache=True)
+    quick = {"connect_timeout": _STEP, "read_timeout": _STEP, "retries": {"max_attempts": 1}}
+    how["config_kwargs"] = {**how.get("config_kwargs", {}), **quick}
+    files = s3fs.S3FileSystem(**how, asynchronous=True, skip_instance_cache=True)
     session = await files.set_session()
     try:
         await session.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
