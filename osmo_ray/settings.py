@@ -96,6 +96,8 @@ class Settings:
     """`starttls`, `tls` from the first byte, or `none`."""
     mail_sender: str = "osmo@localhost"
     """Who the mails are from."""
+    prove_credentials: bool = True
+    """Whether registry and data credentials are tried when they are set; off for platforms that reach no such place."""
     mail_user: str = ""
     """Login at that server; empty: without."""
     mail_password_file: str = ""
