@@ -1,5 +1,5 @@
-"""An HTTP proxy that goes wrong: it cuts connections before or after the server acted, answers 500 or 503, gives half an
-answer or wrong bytes. What it does to a request is decided by a function of the test."""
+"""An HTTP proxy that goes wrong: it cuts connections before or after the server acted, answers 500 or 503, gives half
+an answer or wrong bytes. What it does to a request is decided by a function of the test."""
 
 from __future__ import annotations
 

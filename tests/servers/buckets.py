@@ -1,7 +1,7 @@
 """Real object stores as processes of a test: S3 (versitygw, Ceph), S3 without conditional writes (rclone), Google's.
 
-`scripts/test-servers.sh` installs them, Ceph from Debian, the others by `tests/servers/install.sh` below OSMO_TOOLS. Each
-listens on loopback, lives as long as the `with` block, and is ended by its own pid.
+`scripts/test-servers.sh` installs them, Ceph from Debian, the others by `tests/servers/install.sh` below OSMO_TOOLS.
+Each listens on loopback, lives as long as the `with` block, and is ended by its own pid.
 """
 
 from __future__ import annotations
