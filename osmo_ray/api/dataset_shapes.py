@@ -158,6 +158,8 @@ class Reader(Shape):
     user: str
     version: str
     at: str
+    bucket: str = ""
+    name: str = ""
 
 
 class Made(Shape):
@@ -171,6 +173,23 @@ class Made(Shape):
     code: str
     image: str
     inputs: list[str]
+    bucket: str = ""
+    name: str = ""
+
+
+class IndexView(Shape):
+    """What the index has of a bucket. `size` is the bytes of all versions; `read_at` when all of it was read, which
+    took `seconds`; `changed` names were not as the index had them, `wrong` ones cannot be read."""
+
+    bucket: str
+    datasets: int
+    versions: int
+    collections: int
+    size: int
+    read_at: str | None = None
+    seconds: float = 0.0
+    changed: int = 0
+    wrong: list[str] = Field(default_factory=list)
 
 
 class LineageView(Shape):

@@ -1,31 +1,27 @@
-"""What the API says of datasets: read from their bucket, which is the truth about them."""
+"""What the API says of datasets: of one by its bucket, which is the truth; of many by the index of it."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from osmo_ray.api.dataset_shapes import DatasetEntry, DatasetView, MemberView, VersionView
+from osmo_ray.api.dataset_shapes import DatasetEntry, DatasetView, Made, MemberView, Reader, VersionView
 from osmo_ray.api.errors import ApiError
 from osmo_ray.api.services import Services
 from osmo_ray.data.errors import NoSuchDataset
-from osmo_ray.data.query import Row
-from osmo_ray.data.versions import Version
+from osmo_ray.data.names import LATEST
+from osmo_ray.data.query import Query
 from osmo_ray.objects import datasets as stored
 from osmo_ray.providers.buckets import Place
+from osmo_ray.store.dataset_nouns import COLLECTION, PENDING, READY, DatasetRead, Indexed, IndexedName, IndexedVersion
 
 if TYPE_CHECKING:
     from osmo_ray.objects.datasets.bucket import Bucket
     from osmo_ray.objects.datasets.catalog import Name
     from osmo_ray.objects.datasets.dataset import Dataset
-
-
-READY, PENDING, GONE = "READY", "PENDING", "PENDING_DELETE"
 
 
 @dataclass(frozen=True)
@@ -34,13 +30,22 @@ class Shelf:
 
     services: Services
     place: Place
-    bucket: Bucket
+    user: str
 
     @staticmethod
     def of(services: Services, bucket: str, user: str) -> Shelf:
+        """Raises `DataError`."""
+        return Shelf(services, services.buckets.place(bucket), user)
+
+    @cached_property
+    def bucket(self) -> Bucket:
         """Raises `DataError` and `ObjectError`."""
-        place = services.buckets.place(bucket)
-        return Shelf(services, place, services.buckets.open(place, services.data_keys(user)))
+        return self.services.buckets.open(self.place, self.services.data_keys(self.user))
+
+    @cached_property
+    def key(self) -> str:
+        """Under which the index knows it."""
+        return self.services.buckets.shelf(self.place, self.services.data_keys(self.user))
 
     @property
     def region(self) -> str:
@@ -56,7 +61,7 @@ class Shelf:
         """Raises `NoSuchDataset`."""
         found = stored.catalog.lookup(self.bucket, name)
         if found is None:
-            raise NoSuchDataset(f"there is no dataset {name!r} in bucket {self.place.name}")
+            raise self._nothing(name)
         return found
 
     def dataset(self, name: str, *, create: bool = False) -> Dataset:
@@ -66,164 +71,153 @@ class Shelf:
         """The address of a key of the bucket."""
         return f"{self.place.path}/{key}"
 
-    @cached_property
-    def holders(self) -> dict[tuple[str, int], list[str]]:
-        """Which collections hold which versions."""
-        found: dict[tuple[str, int], list[str]] = defaultdict(list)
-        for one in stored.catalog.names(self.bucket):
-            if one.kind == stored.catalog.COLLECTION:
-                for member in stored.catalog.collection(self.bucket, one.name).members:
-                    found[member].append(one.name)
+    def uri(self, name: str, number: int) -> str:
+        return f"osmo://{self.place.name}/{name}@{number}"
+
+    # -- the index
+
+    def look(self) -> None:
+        """Make the index as new as a list has to be."""
+        self.services.indexer.look(self.key, self.place.name, lambda: self.bucket)
+
+    def refresh(self, *names: str) -> None:
+        self.services.indexer.refresh(self.key, self.bucket, *names)
+
+    def read(self, name: str) -> Indexed:
+        """All of a dataset or collection, as its bucket has it now. Raises `NoSuchDataset`."""
+        self.refresh(name)
+        found = self.services.store.indexed(self.key, name)
+        if found is None or not found.name.id:
+            raise self._nothing(name)
         return found
+
+    def holders(self, name: str) -> Mapping[int, Sequence[str]]:
+        """version -> collections that hold it, for who is about to remove one: nothing is left out."""
+        self.services.indexer.reconcile(self.key, self.bucket)
+        return self.services.store.collections_of(self.key, name)
+
+    def _nothing(self, name: str) -> NoSuchDataset:
+        return NoSuchDataset(f"there is no dataset {name!r} in bucket {self.place.name}")
 
     # -- views
 
     def view(self, name: str, *, tag: str, everything: bool, count: int, descending: bool) -> DatasetView:
-        found = self.name(name)
-        if found.kind == stored.catalog.COLLECTION:
+        found = self.read(name)
+        entry = found.name
+        if entry.kind == COLLECTION:
             return self._collection(found)
-        dataset = self.dataset(name)
-        versions = self._versions(dataset, tag, everything)[-count:]
-        entry = self.entry(found)
+        chosen = [chosen_version(found, tag)] if tag else found.versions
+        shown = [v for v in chosen if everything or v.status == READY][-count:]
+        versions = self.versions(found, shown)
         return DatasetView(
             name=name,
-            id=found.id,
+            id=entry.id,
             bucket=self.place.name,
-            created_by=self._first(dataset)[0],
-            created_date=entry.create_time,
-            hash_location=entry.hash_location,
-            hash_location_size=entry.hash_location_size,
-            labels=dataset.labels(),
+            created_by=entry.created_by,
+            created_date=day(entry.created),
+            hash_location=self.at(stored.guests.hashes_of(entry.id)),
+            hash_location_size=entry.size,
+            labels=dict(entry.labels),
             type="DATASET",
             versions=[*(reversed(versions) if descending else versions)],
         )
 
-    def _collection(self, found: Name) -> DatasetView:
+    def _collection(self, found: Indexed) -> DatasetView:
         members = []
-        for name, number in stored.catalog.collection(self.bucket, found.name).members:
+        for name, number in found.members:
             version = self.dataset(name).version(str(number))
             uri = self.uri(name, number)
             members.append(MemberView(name=name, version=str(number), location=uri, uri=uri, size=version.size))
-        return DatasetView(
-            name=found.name, id=found.id, bucket=self.place.name, labels={}, type="COLLECTION", versions=[*members]
-        )
+        name, id = found.name.name, found.name.id
+        return DatasetView(name=name, id=id, bucket=self.place.name, labels={}, type="COLLECTION", versions=[*members])
 
-    def _versions(self, dataset: Dataset, tag: str, everything: bool) -> list[VersionView]:
-        if tag:
-            return [self.version(dataset, dataset.version(tag))]
-        tags = dataset.tags()
-        views = [self.version(dataset, version, tags=tags) for version in dataset.versions()]
-        if everything:
-            gone = set(self.bucket.numbers(stored.layout.deleted(dataset.id)))
-            there = [n for n in self.bucket.numbers(stored.layout.versions(dataset.id)) if n in gone]
-            views += [self.version(dataset, dataset.numbered(number), GONE, tags) for number in there]
-            views += [self._pending(dataset, claim) for claim in stored.guests.claims(dataset)]
-        return sorted(views, key=lambda view: int(view.version))
+    def versions(self, found: Indexed, shown: Sequence[IndexedVersion]) -> list[VersionView]:
+        name = found.name.name
+        read = self.services.store.last_reads(self.place.name, name)
+        held = self.services.store.collections_of(self.key, name)
+        return [self._version(found, version, read.get(version.number), held) for version in shown]
 
-    def version(
-        self, dataset: Dataset, version: Version, status: str = READY, tags: dict[str, int] | None = None
+    def _version(
+        self, found: Indexed, version: IndexedVersion, read: float | None, held: Mapping[int, Sequence[str]]
     ) -> VersionView:
-        number = version.number
-        named = [name for name, at in (dataset.tags() if tags is None else tags).items() if at == number]
-        newest = status == READY and number == dataset.version().number
-        read = self.services.store.readers(self.place.name, dataset.name, number, 1)
-        uri = self.uri(dataset.name, number)
+        name, number = found.name.name, version.number
+        tags = [tag.tag for tag in found.tags if tag.version == number]
+        newest = [LATEST] if number == found.name.newest and version.status == READY else []
+        uri = self.uri(name, number)
+        if version.status == PENDING:
+            uri = self.at(stored.guests.listing_of(found.name.id, number))
         return VersionView(
-            name=dataset.name,
+            name=name,
             version=str(number),
-            status=status,
+            status=version.status,
             created_by=version.created_by,
-            created_date=day(version.created_at),
-            last_used=day(read[0].at if read else version.created_at),
+            created_date=day(version.created),
+            last_used=day(read or version.created),
             size=version.size,
             checksum=version.checksum,
             location=uri,
             uri=uri,
-            metadata=dataset.metadata(str(number)) if status == READY else dict(version.metadata),
-            tags=[*named, *(["latest"] if newest else [])],
-            collections=self.holders.get((dataset.name, number), []),
+            metadata=dict(version.metadata),
+            tags=[*tags, *newest],
+            collections=[*held.get(number, ())],
         )
 
-    def _pending(self, dataset: Dataset, claim: stored.guests.Claim) -> VersionView:
-        uri = self.at(stored.guests.listing(dataset, claim.number))
-        at = day(claim.at)
-        return VersionView(
-            name=dataset.name, version=str(claim.number), status=PENDING, created_by=claim.by, created_date=at,
-            last_used=at, size=0, checksum="", location=uri, uri=uri, metadata=dict(claim.metadata), tags=[],
-            collections=[],
-        )  # fmt: skip
-
-    def uri(self, name: str, number: int) -> str:
-        return f"osmo://{self.place.name}/{name}@{number}"
-
-    # -- lists
-
-    def entries(self) -> list[tuple[Name, DatasetEntry]]:
-        names = stored.catalog.names(self.bucket)
-        with ThreadPoolExecutor(stored.THREADS) as pool:
-            return list(zip(names, pool.map(self.entry, names), strict=True))
-
-    def entry(self, found: Name) -> DatasetEntry:
-        kind = found.kind.upper()
-        if found.kind == stored.catalog.COLLECTION:
-            made = day(self._collected(found))
-            return DatasetEntry(name=found.name, id=found.id, bucket=self.place.name, create_time=made, type=kind)
-        dataset = self.dataset(found.name)
-        versions = dataset.versions()
-        newest = versions[-1] if versions else None
+    def entry(self, found: IndexedName) -> DatasetEntry:
+        if found.kind == COLLECTION:
+            made = day(found.created)
+            return DatasetEntry(
+                name=found.name, id=found.id, bucket=self.place.name, create_time=made, type="COLLECTION"
+            )
         return DatasetEntry(
             name=found.name,
             id=found.id,
             bucket=self.place.name,
-            create_time=day(self._first(dataset)[1]),
-            last_created=day(newest.created_at) if newest else None,
-            hash_location=self.at(stored.guests.hashes(dataset)),
-            hash_location_size=sum(version.size for version in versions),
-            version_id=str(newest.number) if newest else None,
-            type=kind,
+            create_time=day(found.created),
+            last_created=day(found.changed) if found.newest else None,
+            hash_location=self.at(stored.guests.hashes_of(found.id)),
+            hash_location_size=found.size,
+            version_id=str(found.newest) if found.newest else None,
+            type="DATASET",
         )
 
-    def rows(self, *, versions: bool) -> Iterator[tuple[Row, DatasetEntry | VersionView]]:
-        """What a query asks about."""
-        for found, entry in self.entries():
-            if found.kind == stored.catalog.COLLECTION:
-                if not versions:
-                    yield Row(found.name, found.id, "", self._collected(found), is_collection=True), entry
+    def query(self, asked: Query, offset: int, limit: int | None) -> list[DatasetEntry | VersionView]:
+        self.look()
+        store = self.services.store
+        views: list[DatasetEntry | VersionView] = []
+        known: dict[str, Indexed] = {}
+        for name, version in store.query_datasets(self.key, asked, offset, limit):
+            if version is None:
+                views.append(self.entry(name))
                 continue
-            dataset = self.dataset(found.name)
-            labels = dataset.labels()
-            if not versions:
-                by, at = self._first(dataset)
-                yield Row(found.name, found.id, by, at, label=labels), entry
-                continue
-            for version in dataset.versions():
-                view = self.version(dataset, version)
-                yield (
-                    Row(
-                        found.name, found.id, version.created_by, version.created_at, label=labels,
-                        metadata=view.metadata, version=version.number,
-                    ),
-                    view,
-                )  # fmt: skip
+            if name.name not in known:
+                known[name.name] = store.indexed(self.key, name.name) or Indexed(name)
+            views += self.versions(known[name.name], [version])
+        return views
 
-    def users(self, found: Name) -> set[str]:
-        """Who made versions of it."""
-        if found.kind == stored.catalog.COLLECTION:
-            return set()
-        return {version.created_by for version in self.dataset(found.name).versions()}
 
-    def _first(self, dataset: Dataset) -> tuple[str, float]:
-        """Who made it, and when."""
-        numbers = self.bucket.numbers(stored.layout.versions(dataset.id))
-        if numbers:
-            first = dataset.numbered(numbers[0])
-            return first.created_by, first.created_at
-        begun = stored.guests.claims(dataset)
-        return (begun[0].by, begun[0].at) if begun else ("", 0.0)
+def chosen_version(found: Indexed, selector: str) -> IndexedVersion:
+    """By number, tag or `latest`, as `Dataset.version` chooses. Raises `NoSuchDataset`."""
+    tags = {tag.tag: tag.version for tag in found.tags}
+    number = int(selector) if selector.isdigit() else found.name.newest if selector == LATEST else tags.get(selector)
+    chosen = next((v for v in found.versions if v.number == number and v.status == READY), None)
+    if chosen is None:
+        raise NoSuchDataset(f"dataset {found.name.name!r} has no version or tag {selector!r}; see its log")
+    return chosen
 
-    def _collected(self, found: Name) -> float:
-        infos = list(self.bucket.store.list(f"{stored.layout.COLLECTIONS}/{found.id}"))
-        return min((info.modified for info in infos), default=0.0)
+
+def made(version: IndexedVersion, *, bucket: str = "", name: str = "") -> Made:
+    told = version.lineage
+    return Made(
+        version=str(version.number), created_by=version.created_by, workflow=told.workflow, task=told.task,
+        retry=told.retry, code=told.code, image=told.image, inputs=[*told.inputs], bucket=bucket, name=name,
+    )  # fmt: skip
+
+
+def reader(read: DatasetRead) -> Reader:
+    return Reader(
+        workflow=read.workflow, user=read.user, version=str(read.version), at=day(read.at), bucket=read.bucket,
+        name=read.name,
+    )  # fmt: skip
 
 
 def day(at: float) -> str:

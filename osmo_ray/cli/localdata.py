@@ -68,6 +68,7 @@ def _upload(client: Client, one: LocalData, base: Path) -> str:
         dataset = Dataset(place.bucket, reference.name, create=True)
         about = About(created_by=place.user, metadata={"localpath_dataset": one.name, "localpath": one.path})
         version = dataset.upload([Source(path, contents=False)], about)
+        buckets.tell(client, reference)
     except (DataError, ObjectError, OSError) as error:
         raise ClientError(f"localpath {one.path}: {error}", status=400, code="USAGE") from None
     return f"{reference.bucket}/{reference.name}:{version.number}"

@@ -20,7 +20,8 @@ from osmo_ray.providers.buckets import Buckets, Place
 from osmo_ray.spec.attempt import AttemptPlan, DataKey, DatasetPlan, GroupPlan, InputPlan, OutputPlan, Secrets
 from osmo_ray.spec.model import DatasetInput, DatasetOutput, GroupSpec, UpdateDatasetOutput
 from osmo_ray.spec.tokens import Tokens, expand
-from osmo_ray.store.protocol import DatasetRead, Store
+from osmo_ray.store.dataset_nouns import DatasetRead, DatasetWrite
+from osmo_ray.store.protocol import Store
 
 if TYPE_CHECKING:
     from osmo_ray.objects.datasets.bucket import Bucket
@@ -65,6 +66,9 @@ class Librarian:
         for one in self.store.pins(plan.uuid):
             pins.setdefault(one.reference, []).append(one)
         filled = tuple(self._attempt(attempt, preferred, pins) for attempt in plan.attempts)
+        written = {(o.dataset.bucket, o.dataset.name) for a in filled for o in a.outputs if o.dataset}
+        if written:
+            self.store.expect_writes([DatasetWrite(workflow.uuid, plan.uuid, *one) for one in sorted(written)])
         return replace(plan, attempts=filled)
 
     def _attempt(self, plan: AttemptPlan, preferred: str, pins: dict[str, list[DatasetRead]]) -> AttemptPlan:

@@ -1,20 +1,39 @@
-"""The query language of datasets: text to a condition, rows in, those that match out.
+"""The query language of datasets: text to a condition, and how rows are chosen by it.
 
-A condition is a tree of functions over rows. No text of a query ever becomes part of another language, so there is
-nothing that a value could break out into. `#` begins a comment; key words are written in upper or lower case.
+A condition is a tree of values (see `conditions`). No text of a query ever becomes part of another language, so there
+is nothing that a value could break out into. `#` begins a comment; key words are written in upper or lower case.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from osmo_ray.data.conditions import (
+    AllOf,
+    AnyOf,
+    Compare,
+    Condition,
+    Field,
+    HasElements,
+    HasKey,
+    HasPart,
+    Length,
+    Not,
+    OneOf,
+    Row,
+    holds,
+)
 from osmo_ray.data.errors import DataError
 
+__all__ = ["BadQuery", "Query", "Row", "parse"]
+
 MAX_TEXT = 1 << 16
+MAX_TERMS, MAX_VALUES = 300, 2000
+"""What databases can take."""
 _DEPTH = 50
 _TOKEN = re.compile(
     r"""\s+|\#[^\n]*|(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<number>-?\d+(?:\.\d+)?(?![\w.]))"""
@@ -27,11 +46,7 @@ _KEYWORDS = frozenset(
 )
 _FIELDS = ("name", "id", "user", "created_date", "is_collection")
 _SORTED = ("name", "user", "created_date")
-_ORDERED: Mapping[str, Callable[[Any, Any], bool]] = {
-    "<": lambda a, b: a < b, "<=": lambda a, b: a <= b, "=<": lambda a, b: a <= b,
-    ">": lambda a, b: a > b, ">=": lambda a, b: a >= b, "=>": lambda a, b: a >= b,
-}  # fmt: skip
-_TURNED = {"<": ">", ">": "<", "<=": ">=", "=<": ">=", ">=": "<=", "=>": "<="}
+_TURNED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 
 
 class BadQuery(DataError):
@@ -39,34 +54,17 @@ class BadQuery(DataError):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """What is asked about: a dataset, a collection, or one version. `created_date` is seconds since the epoch."""
-
-    name: str
-    id: str
-    user: str
-    created_date: float
-    is_collection: bool = False
-    label: Mapping[str, Any] = field(default_factory=dict)
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    version: int = 0
-
-
-Test = Callable[[Row], bool]
-
-
-@dataclass(frozen=True, slots=True)
 class Query:
     """`versions` says that the query is about versions, since it speaks of metadata."""
 
-    test: Test
+    condition: Condition
     versions: bool
     order: str = ""
     descending: bool = False
     limit: int | None = None
 
     def select(self, rows: Iterable[Row]) -> list[Row]:
-        found = [row for row in rows if self.test(row)]
+        found = [row for row in rows if holds(self.condition, row)]
         if self.order:
             found.sort(key=lambda row: getattr(row, self.order), reverse=self.descending)
         return found if self.limit is None else found[: self.limit]
@@ -77,20 +75,6 @@ class _Token:
     kind: str
     value: Any
     at: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Field:
-    """`path` are the keys below `label` or `metadata`."""
-
-    name: str
-    path: tuple[str, ...] = ()
-
-    def of(self, row: Row) -> Any:
-        value: Any = getattr(row, self.name)
-        for key in self.path:
-            value = value.get(key) if isinstance(value, Mapping) else None
-        return value
 
 
 def parse(text: str) -> Query:
@@ -126,10 +110,10 @@ def _tokens(text: str) -> list[_Token]:
 class _Parser:
     def __init__(self, text: str) -> None:
         self._tokens, self._at, self._depth, self._end = _tokens(text), 0, 0, len(text)
-        self._versions = False
+        self._versions, self._terms = False, 0
 
     def query(self) -> Query:
-        test = self._any()
+        condition = self._any()
         order, descending, limit = "", False, None
         if self._took("key", "ORDER"):
             self._need("key", "BY")
@@ -146,93 +130,90 @@ class _Parser:
             limit = int(number)
         if self._at < len(self._tokens):
             raise self._wrong("the end")
-        return Query(test, self._versions, order, descending, limit)
+        return Query(condition, self._versions, order, descending, limit)
 
-    def _any(self) -> Test:
-        tests = [self._all()]
+    def _any(self) -> Condition:
+        found = [self._all()]
         while self._took("key", "OR"):
-            tests.append(self._all())
-        return tests[0] if len(tests) == 1 else lambda row: any(test(row) for test in tests)
+            found.append(self._all())
+        return found[0] if len(found) == 1 else AnyOf(tuple(found))
 
-    def _all(self) -> Test:
-        tests = [self._one()]
+    def _all(self) -> Condition:
+        found = [self._one()]
         while self._took("key", "AND"):
-            tests.append(self._one())
-        return tests[0] if len(tests) == 1 else lambda row: all(test(row) for test in tests)
+            found.append(self._one())
+        return found[0] if len(found) == 1 else AllOf(tuple(found))
 
-    def _one(self) -> Test:
+    def _one(self) -> Condition:
         self._depth += 1
         if self._depth > _DEPTH:
             raise BadQuery(f"nested deeper than {_DEPTH} levels")
         try:
             if self._took("key", "NOT"):
-                test = self._one()
-                return lambda row: not test(row)
+                return Not(self._one())
             if self._took("sign", "("):
-                test = self._any()
+                found = self._any()
                 self._need("sign", ")")
-                return test
+                return found
             return self._term()
         finally:
             self._depth -= 1
 
-    def _term(self) -> Test:
+    def _term(self) -> Condition:
+        self._terms += 1
+        if self._terms > MAX_TERMS:
+            raise BadQuery(f"a query has at most {MAX_TERMS} terms; IN [...] takes many values in one")
         if self._took("key", "LEN"):
             self._need("sign", "(")
             measured = self._field()
             self._need("sign", ")")
-            sign, value = self._sign(), self._need("value")
-            return lambda row: isinstance(v := measured.of(row), list | str | Mapping) and _holds(len(v), sign, value)
+            return Length(measured, self._sign(), self._need("value"))
         if self._peek("value"):
             value, sign = self._need("value"), self._sign()
             return self._compare(self._field(), _TURNED.get(sign, sign), value)
         asked = self._field()
         if self._took("key", "IN"):
-            several = self._list()
-            return lambda row: any(_holds(asked.of(row), "=", one) for one in several)
+            return OneOf(asked, self._list())
         if self._took("key", "CONTAINS"):
             return self._contains(asked)
         return self._compare(asked, self._sign(), self._need("value"))
 
-    def _contains(self, asked: _Field) -> Test:
+    def _contains(self, asked: Field) -> Condition:
         if self._took("key", "KEY"):
-            key = self._need("value")
-            return lambda row: isinstance(v := asked.of(row), Mapping) and key in v
+            return HasKey(asked, self._need("value"))
         if self._peek("sign", "["):
-            several = self._list()
-            return lambda row: isinstance(v := asked.of(row), list) and all(one in v for one in several)
-        part = self._need("value")
-        return lambda row: isinstance(v := asked.of(row), str) and str(part) in v
+            return HasElements(asked, self._list())
+        return HasPart(asked, str(self._need("value")))
 
     @staticmethod
-    def _compare(asked: _Field, sign: str, value: Any) -> Test:
-        if asked.name == "created_date":
-            moment = _moment(value)
-            return lambda row: _holds(row.created_date, sign, moment)
-        return lambda row: _holds(asked.of(row), sign, value)
+    def _compare(asked: Field, sign: str, value: Any) -> Condition:
+        return Compare(asked, sign, _moment(value) if asked.name == "created_date" else value)
 
-    def _field(self) -> _Field:
+    def _field(self) -> Field:
         word = str(self._need("field"))
         name, _, rest = word.partition(".")
         if name in ("label", "metadata"):
             self._versions |= name == "metadata"
-            return _Field(name, tuple(m[1] if m[1] is not None else m[2] for m in _PART.finditer(rest)))
+            return Field(name, tuple(m[1] if m[1] is not None else m[2] for m in _PART.finditer(rest)))
         if word not in _FIELDS:
             raise BadQuery(f"there is no field {word[:80]!r}; fields: {', '.join(_FIELDS)}, label.KEY, metadata.KEY")
-        return _Field(word)
+        return Field(word)
 
-    def _list(self) -> list[Any]:
+    def _list(self) -> tuple[Any, ...]:
         self._need("sign", "[")
         found = [self._need("value")]
         while self._took("sign", ","):
             found.append(self._need("value"))
         self._need("sign", "]")
-        return found
+        if len(found) > MAX_VALUES:
+            raise BadQuery(f"a list has at most {MAX_VALUES} values")
+        return tuple(found)
 
     def _sign(self) -> str:
         if not self._peek("sign") or self._tokens[self._at].value in "()[],":
             raise self._wrong("a comparison")
-        return str(self._need("sign"))
+        sign = str(self._need("sign"))
+        return {"=<": "<=", "=>": ">="}.get(sign, sign)
 
     def _peek(self, kind: str, value: object = None) -> bool:
         token = self._tokens[self._at] if self._at < len(self._tokens) else None
@@ -255,18 +236,6 @@ class _Parser:
             return BadQuery(f"the query ends where {wanted} should be")
         token = self._tokens[self._at]
         return BadQuery(f"character {token.at + 1}: {wanted} should be where {str(token.value)[:40]!r} is")
-
-
-def _holds(value: Any, sign: str, other: Any) -> bool:
-    """Only what is of one kind can be less or more; numbers are no booleans."""
-    if isinstance(value, bool) != isinstance(other, bool):
-        return sign == "!=" and value is not None
-    if sign == "=":
-        return bool(value == other)
-    if sign == "!=":
-        return value is not None and bool(value != other)
-    alike = isinstance(value, int | float) and isinstance(other, int | float)
-    return (alike or (isinstance(value, str) and isinstance(other, str))) and _ORDERED[sign](value, other)
 
 
 def _moment(value: Any) -> float:

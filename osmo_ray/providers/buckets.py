@@ -7,6 +7,7 @@ none. A bucket's key stands in a file of its own, so that no environment ever ho
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -92,14 +93,31 @@ class Buckets:
 
     def open(self, place: Place, keys: Sequence[DataKey] = ()) -> Bucket:
         """The bucket itself, by the user's key that covers it, else its own, else what the environment gives."""
-        options = {} if place.inside else store_options([*keys], place.path)
-        if not options and (own := place.key()):
-            options = store_options([own], place.path)
+        options, _ = self._options(place, keys)
         known = place.name, json.dumps(options, sort_keys=True)
         if known not in self._open:
             url = below(self.storage, place.inside) if place.inside else store_url(place.path)
             self._open[known] = stored.open_bucket(open_store(url, **options))
         return self._open[known]
+
+    def shelf(self, place: Place, keys: Sequence[DataKey] = ()) -> str:
+        """Under which name what is found there is indexed. Whoever brings an endpoint of his own in his key could show
+        us any bucket he likes: what is read through it goes onto a shelf of that endpoint, which only those see who use
+        it, too."""
+        options, own = self._options(place, keys)
+        endpoint = str(options.get("endpoint_url") or options.get("account_host") or "") if own else ""
+        return (
+            f"{place.name}#{hashlib.blake2b(endpoint.encode(), digest_size=8).hexdigest()}" if endpoint else place.name
+        )
+
+    @staticmethod
+    def _options(place: Place, keys: Sequence[DataKey]) -> tuple[dict[str, Any], bool]:
+        """What it is opened with, and whether that is the user's own."""
+        options = {} if place.inside else store_options([*keys], place.path)
+        if options and any(f"{place.path}/".startswith(f"{key.endpoint.rstrip('/')}/") for key in keys):
+            return options, True
+        own = place.key()
+        return (store_options([own], place.path) if own else options), False
 
 
 def load(settings: Settings) -> Buckets:

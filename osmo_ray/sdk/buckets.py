@@ -28,6 +28,15 @@ def named(client: Client, text: str) -> Reference:
     return found if found.bucket else Reference(default_name(client), found.name, found.selector)
 
 
+def tell(client: Client, reference: Reference) -> None:
+    """The platform may look what is new of a name in a bucket that was written to directly. Where it cannot be told now
+    it finds out by itself, later."""
+    try:
+        client.http.json("POST", f"/api/x/bucket/{reference.bucket}/dataset/{reference.name}/index")
+    except ClientError:
+        return
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
     """A bucket, and who the platform says one is."""

@@ -28,7 +28,9 @@ from osmo_ray.store.protocol import StoreError
 
 FORMAT = "osmo-ray database 1"
 _BATCH = 1000
-_SKIPPED = frozenset({"meta", "session_keys"})
+_INDEX = ("shelves", "versions", "tags", "members", "values")
+_SKIPPED = frozenset({"meta", "session_keys", "datasets", *(f"dataset_{part}" for part in _INDEX)})
+"""Of no use later, or read from the buckets again."""
 _REPLACED = frozenset({"meta", "alembic_version"})
 """What a fresh database has anyway."""
 

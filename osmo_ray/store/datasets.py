@@ -1,23 +1,26 @@
-"""Which versions of datasets groups read: fixed once, and asked for when somebody wants to know who read a version."""
+"""Which datasets groups read and write. What they read is fixed once, and asked for when somebody wants to know who
+read a version; what they may write is known when they are sent."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, func, insert, or_, select
 
 from osmo_ray.store.database import Database
-from osmo_ray.store.protocol import DatasetRead
-from osmo_ray.store.schema import dataset_reads, workflows
+from osmo_ray.store.dataset_nouns import DatasetRead, DatasetWrite
+from osmo_ray.store.schema import dataset_reads, dataset_writes, workflows
 from osmo_ray.store.verbs import Verbs
 
 
 class Datasets(Verbs):
-    """The verbs of reads of datasets."""
+    """The verbs of reads and writes."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
+        keys = ("group_uuid", "bucket", "name")
+        self._writes = self.upsert(dataset_writes, keys, ("workflow_uuid",), ())
 
     def pin(self, reads: Sequence[DatasetRead]) -> Sequence[DatasetRead]:
         r = dataset_reads.c
@@ -44,6 +47,26 @@ class Datasets(Verbs):
         ask = ask if version is None else ask.where(r.version == version)
         ask = ask.order_by(r.at.desc(), r.group_uuid).limit(limit)
         return self.database.read(lambda connection: [_read(row) for row in connection.execute(ask)])
+
+    def reads_of(self, workflow_uuid: str, limit: int = 1000) -> Sequence[DatasetRead]:
+        r = dataset_reads.c
+        ask = _all().where(r.workflow_uuid == workflow_uuid).order_by(r.bucket, r.name, r.version, r.group_uuid)
+        return self.database.read(lambda connection: [_read(row) for row in connection.execute(ask.limit(limit))])
+
+    def last_reads(self, bucket: str, name: str) -> Mapping[int, float]:
+        r = dataset_reads.c
+        ask = select(r.version, func.max(r.at)).where(r.bucket == bucket, r.name == name).group_by(r.version)
+        return self.database.read(lambda connection: dict(map(tuple, connection.execute(ask))))
+
+    def expect_writes(self, writes: Sequence[DatasetWrite]) -> None:
+        rows = sorted((w.group_uuid, w.bucket, w.name, w.workflow_uuid) for w in writes)
+        self.database.write(lambda connection: self._writes.run(connection, rows))
+
+    def writes_since(self, bucket: str, at: float, limit: int = 200) -> Sequence[str]:
+        w, f = dataset_writes.c, workflows.c
+        ask = select(w.name).join(workflows, f.uuid == w.workflow_uuid).where(w.bucket == bucket)
+        ask = ask.where(or_(f.ended == 0.0, f.ended >= at)).distinct().order_by(w.name).limit(limit)
+        return self.database.read(lambda connection: connection.execute(ask).scalars().all())
 
 
 def _all() -> Any:

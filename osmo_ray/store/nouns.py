@@ -215,22 +215,6 @@ class Credential:
 
 
 @dataclass(frozen=True, slots=True)
-class DatasetRead:
-    """A version that a group reads where its workflow names `reference`. `workflow` and `user` are filled in when it is
-    read back."""
-
-    workflow_uuid: str
-    group_uuid: str
-    reference: str
-    bucket: str
-    name: str
-    version: int
-    at: float
-    workflow: str = ""
-    user: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Ended:
     """A finished workflow whose user wants to hear of it by `channel` (`mail` or `hook`) and has not yet."""
 

@@ -13,6 +13,8 @@ from osmo_ray.engine.cache import Earlier
 from osmo_ray.engine.model import Decision, Record, Workflow
 from osmo_ray.spec.attempt import NodeReport, UsageSample
 from osmo_ray.spec.roles import Role
+from osmo_ray.store.dataset_door import DatasetVerbs
+from osmo_ray.store.dataset_nouns import DatasetRead
 from osmo_ray.store.nouns import (
     Advance,
     App,
@@ -27,7 +29,6 @@ from osmo_ray.store.nouns import (
     ConfigQuery,
     Conflicted,
     Credential,
-    DatasetRead,
     Ended,
     Lease,
     LeaseLost,
@@ -85,7 +86,7 @@ __all__ = [
 ]
 
 
-class Store(Protocol):
+class Store(DatasetVerbs, Protocol):
     """State of one platform. `SqlStore(url)` is it, on SQLite and PostgreSQL."""
 
     # -- life
@@ -336,19 +337,6 @@ class Store(Protocol):
 
     def mark_config(self, type: str, revision: int, *, deleted_by: str = "", tags: Sequence[str] | None = None) -> bool:
         """Hide a revision from the history, or give it other tags; False if there is none."""
-        ...
-
-    # -- datasets
-    def pin(self, reads: Sequence[DatasetRead]) -> Sequence[DatasetRead]:
-        """Fix what one reference of one group means, or learn what it was fixed to before."""
-        ...
-
-    def pins(self, group_uuid: str) -> Sequence[DatasetRead]:
-        """All that is fixed for a group."""
-        ...
-
-    def readers(self, bucket: str, name: str, version: int | None = None, limit: int = 1000) -> Sequence[DatasetRead]:
-        """Who reads a dataset (in one version), newest first."""
         ...
 
     # -- notices

@@ -16,53 +16,39 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
-    MetaData,
     Table,
     Text,
     UniqueConstraint,
 )
 
-REVISION = "0008"
-"""The newest migration; the code works with this one only."""
-
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-    }
+from osmo_ray.store.columns import TIMES, TRANSFERS, double, metadata, of_workflow, serial, text, times, whole
+from osmo_ray.store.dataset_tables import (
+    dataset_members,
+    dataset_reads,
+    dataset_shelves,
+    dataset_tags,
+    dataset_values,
+    dataset_versions,
+    dataset_writes,
+    datasets,
 )
 
-serial = BigInteger().with_variant(Integer, "sqlite")
-"""SQLite counts only in a column declared INTEGER."""
+__all__ = [
+    "TIMES",
+    "TRANSFERS",
+    "dataset_members",
+    "dataset_reads",
+    "dataset_shelves",
+    "dataset_tags",
+    "dataset_values",
+    "dataset_versions",
+    "dataset_writes",
+    "datasets",
+    "metadata",
+]
 
-TIMES = ("processing", "scheduling", "initializing", "running", "ended")
-TRANSFERS = ("download_start", "download_end", "upload_start")
-
-
-def text(name: str, default: str | None = "") -> Column[str]:
-    return Column(name, Text, nullable=default is None)
-
-
-def whole(name: str) -> Column[int]:
-    return Column(name, Integer, nullable=False)
-
-
-def double(name: str) -> Column[float]:
-    return Column(name, Double, nullable=False)
-
-
-def times() -> list[Column[float]]:
-    """Seconds since the epoch, 0.0 for not yet."""
-    return [double(name) for name in TIMES + TRANSFERS]
-
-
-def of_workflow(*, primary: bool = False) -> Column[str]:
-    return Column(
-        "workflow_uuid", Text, ForeignKey("workflows.uuid", ondelete="CASCADE"), primary_key=primary, nullable=False
-    )
-
+REVISION = "0009"
+"""The newest migration; the code works with this one only."""
 
 meta = Table("meta", metadata, Column("key", Text, primary_key=True), text("value"))
 """`database_id`."""
@@ -315,22 +301,6 @@ credentials = Table(
     UniqueConstraint("user_name", "profile"),
 )
 """`sealed` is what a vault made of the values, in base64; `profile` is NULL, a registry's host or an endpoint."""
-
-dataset_reads = Table(
-    "dataset_reads",
-    metadata,
-    of_workflow(),
-    Column("group_uuid", Text, primary_key=True),
-    Column("reference", Text, primary_key=True),
-    Column("name", Text, primary_key=True),
-    text("bucket"),
-    whole("version"),
-    double("at"),
-    Index(None, "bucket", "name", "version"),
-    Index(None, "workflow_uuid"),
-)
-"""Which version a group reads where its workflow says `reference`: fixed when the group is first sent, so that retries
-and all its tasks read the same one. A collection has a row for each member."""
 
 notices = Table(
     "notices",

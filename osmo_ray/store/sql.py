@@ -1,7 +1,7 @@
 """The store of every platform: SQLite on a laptop, PostgreSQL in production, the same verbs.
 
 `SqlStore` only puts the parts together; see `writing`, `leading`, `reading`, `around`,
-`apps`, `credentials`, `datasets`, `identity`, `notices` and `sessions`.
+`apps`, `credentials`, `datasets`, `dataset_index`, `identity`, `notices` and `sessions`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from osmo_ray.store.clusters import Clusters
 from osmo_ray.store.configs import Configs
 from osmo_ray.store.credentials import Credentials
 from osmo_ray.store.database import Database
+from osmo_ray.store.dataset_index import DatasetIndex
 from osmo_ray.store.datasets import Datasets
 from osmo_ray.store.identity import Identity
 from osmo_ray.store.notices import Notices
@@ -28,7 +29,19 @@ from osmo_ray.store.writing import Writing
 
 
 class SqlStore(
-    Writing, Reading, Around, Apps, Credentials, Datasets, Notices, Identity, Sessions, Clusters, Caching, Configs
+    Writing,
+    Reading,
+    Around,
+    Apps,
+    Credentials,
+    Datasets,
+    DatasetIndex,
+    Notices,
+    Identity,
+    Sessions,
+    Clusters,
+    Caching,
+    Configs,
 ):
     """State of one platform. May be used by many threads at once, and by many processes on one URL.
 

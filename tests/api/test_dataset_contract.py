@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from osmo_ray.objects import datasets as stored
 from osmo_ray.objects import scope
 from osmo_ray.objects.datasets import Dataset
 from osmo_ray.objects.datasets.bucket import Bucket
 from osmo_ray.objects.datasets.dataset import About
+from osmo_ray.providers.buckets import Place
 from tests.api.wire import Wire, serve
 from tests.api.world import World
 
@@ -335,3 +337,54 @@ def test_the_way_into_a_bucket_is_for_that_bucket_alone(world: World) -> None:
                 scope.check(b"k" * 32, token, verb, key, now)
         token = wire.post("/api/x/bucket/default/access")["url"].partition("#")[2]
         scope.check(b"k" * 32, token, scope.WRITE, "buckets/default/x", now)
+
+
+# -- pages and the index
+
+
+def test_pages_of_lists_and_queries(wire: Wire) -> None:
+    for n in range(5):
+        make(wire, f"d{n}", "x")
+
+    def names(*query: tuple[str, str]) -> list[str]:
+        return [d["name"] for d in wire.get("/api/bucket/list_dataset", ("all_users", "True"), *query)["datasets"]]
+
+    every = names(("order", "DESC"))
+    pages = [names(("order", "DESC"), ("count", "2"), ("offset", str(at))) for at in (0, 2, 4, 6)]
+    assert [name for page in pages for name in page] == every and [len(page) for page in pages] == [2, 2, 1, 0]
+    route = ("/api/bucket/default/query", ("command", 'name CONTAINS "d" ORDER BY name LIMIT 4'))
+    first, second = (wire.get(*route, ("count", "3"), ("offset", str(at)))["datasets"] for at in (0, 3))
+    assert [d["name"] for d in (*first, *second)] == ["d0", "d1", "d2", "d3"]
+    assert wire.get(*route, ("offset", "4"))["datasets"] == []
+
+
+def test_the_index_is_told_and_rebuilt(wire: Wire) -> None:
+    make(wire, "cats", "a", "b")
+    stored.catalog.collect(bucket(wire), "both", [("cats", 1)])
+    assert wire.post("/api/x/bucket/default/dataset/cats/index") is None
+    assert wire.post("/api/x/bucket/default/dataset/nobody/index") is None
+    told = wire.get("/api/x/bucket/default/index")
+    assert (told["datasets"], told["versions"], told["collections"], told["size"]) == (1, 2, 1, 2)
+    with wire.world.store.database.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE datasets SET name = 'dogs' WHERE name = 'cats'")
+    again = wire.post("/api/x/bucket/default/index")
+    assert (again["datasets"], again["changed"], again["wrong"]) == (1, 1, [])
+    assert "no bucket" in wire.refused("POST", "/api/x/bucket/nowhere/index")["message"]
+
+
+def test_a_renamed_dataset_stays_in_its_collections(wire: Wire) -> None:
+    make(wire, "cats", "a")
+    wire.post(f"{D}/both/collect", body={"datasets": [{"name": "cats", "tag": "1"}]})
+    wire.post(f"{D}/cats/attribute", ("new_name", "tigers"))
+    assert [m["name"] for m in wire.get(f"{D}/both/info")["versions"]] == ["tigers"]
+    assert wire.get(f"{D}/tigers/info")["versions"][0]["collections"] == ["both"]
+
+
+def test_a_bucket_that_cannot_be_reached_hides_no_other(wire: Wire) -> None:
+    make(wire, "cats", "a")
+    away = Place("away", f"file://{wire.world.folder}/osmo.db/x")
+    services = wire.world.services
+    services.buckets.places = {**services.buckets.places, "away": away}
+    found = wire.get("/api/bucket/list_dataset", ("all_users", "True"))["datasets"]
+    assert [d["name"] for d in found] == ["cats"]
+    wire.refused("GET", "/api/bucket/list_dataset", ("buckets", "away"))

@@ -157,6 +157,19 @@ def test_the_checksum_is_that_of_osmos_client(capsys: Capture) -> None:
         folder.rmdir()
 
 
+def test_pages_and_the_index(site: Site, capsys: Capture) -> None:
+    tree()
+    for name in ("one", "two", "three"):
+        osmo(capsys, "dataset", "upload", name, "in/*")
+    pages = [told(capsys, "dataset", "list", "-c", "2", "--offset", at)["datasets"] for at in ("0", "2")]
+    assert sorted(d["name"] for page in pages for d in page) == ["one", "three", "two"]
+    Path("q").write_text('name CONTAINS "o" ORDER BY name')
+    page = told(capsys, "dataset", "query", "q", "-c", "1", "--offset", "1")["datasets"]
+    assert [d["name"] for d in page] == ["two"]
+    assert "0 names were not as" in osmo(capsys, "dataset", "verify", "--rebuild-index")
+    assert told(capsys, "dataset", "verify", "--rebuild-index")["datasets"] == 3
+
+
 def test_buckets(site: Site, capsys: Capture) -> None:
     assert "default (default)" in osmo(capsys, "bucket", "list")
     assert told(capsys, "bucket", "list")["default"] == "default"

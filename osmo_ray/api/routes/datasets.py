@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -11,16 +13,14 @@ from osmo_ray.api.dataset_shapes import (
     AttributeReply,
     Attributes,
     CollectBody,
-    DatasetEntry,
     DatasetList,
     DatasetView,
     Download,
+    IndexView,
     LineageView,
-    Made,
     Member,
     MemberVersion,
     QueryReply,
-    Reader,
     RecollectBody,
     Recollected,
     Removed,
@@ -28,21 +28,25 @@ from osmo_ray.api.dataset_shapes import (
     UploadBody,
     UploadReply,
 )
-from osmo_ray.api.datasets import Shelf, day
+from osmo_ray.api.datasets import Shelf, chosen_version, day, made, reader
 from osmo_ray.api.errors import ApiError
 from osmo_ray.api.routes.common import Many, User, parse_moment
 from osmo_ray.api.services import Services
 from osmo_ray.control.datasets import resolve
 from osmo_ray.data import query as language
+from osmo_ray.data.errors import DataError
 from osmo_ray.data.names import LATEST, Reference, check_tag
-from osmo_ray.data.versions import Version
 from osmo_ray.objects import datasets as stored
+from osmo_ray.objects.protocol import ObjectError
+from osmo_ray.store.dataset_nouns import READY, DatasetQuery
 
 if TYPE_CHECKING:
     from osmo_ray.objects.datasets.dataset import Dataset
 
+_log = logging.getLogger(__name__)
 
 Count = Annotated[int, Query(ge=1, le=1000)]
+Offset = Annotated[int, Query(ge=0, le=2**31)]
 Size = Annotated[int, Query(ge=0, le=2**62)]
 _DATASET = "/api/bucket/{bucket}/dataset/{name}"
 _LABEL = 1 << 16
@@ -71,31 +75,43 @@ def _lists(router: APIRouter, services: Services) -> None:
         all_users: bool = False,
         order: str = "ASC",
         count: Count = 20,
+        offset: Offset = 0,
     ) -> DatasetList:
-        wanted = {*users} if users else set() if all_users else {user.user}
         before, after = parse_moment("latest_before", latest_before), parse_moment("latest_after", latest_after)
-        found: list[DatasetEntry] = []
-        for bucket in buckets or services.buckets.places:
-            shelf = Shelf.of(services, bucket, user.user)
-            for known, entry in shelf.entries():
-                newest = parse_moment("time", entry.last_created or entry.create_time) or 0.0
-                fits = name in known.name and dataset_type.upper() in ("", entry.type)
-                fits = fits and (before is None or newest < before) and (after is None or newest > after)
-                if fits and (not wanted or entry.type == "COLLECTION" or wanted & shelf.users(known)):
-                    found.append(entry)
-        found.sort(key=lambda e: (e.last_created or e.create_time, e.bucket, e.name))
-        newest_first = found[::-1][:count]
-        return DatasetList(datasets=newest_first if order.upper() == "DESC" else newest_first[::-1])
+        shelves = {s.key: s for s in _shelves(services, buckets, user.user)}
+        wanted = users or ([] if all_users else [user.user])
+        asked = DatasetQuery(
+            [*shelves], name, wanted, dataset_type.lower(), changed_before=before, changed_after=after,
+            offset=offset, limit=count,
+        )  # fmt: skip
+        found = [shelves[one.shelf].entry(one) for one in services.store.list_datasets(asked)]
+        return DatasetList(datasets=found if order.upper() == "DESC" else found[::-1])
 
     @router.get("/api/bucket/{bucket}/query")
-    def query_datasets(bucket: str, command: str, user: User) -> QueryReply:
+    def query_datasets(
+        bucket: str, command: str, user: User, offset: Offset = 0, count: Annotated[int | None, Query(ge=1)] = None
+    ) -> QueryReply:
         asked = language.parse(command)
-        shelf = Shelf.of(services, bucket, user.user)
-        known = {(row.name, row.version): (row, view) for row, view in shelf.rows(versions=asked.versions)}
-        found = [known[row.name, row.version][1] for row in asked.select([row for row, _ in known.values()])]
-        if not found:
+        found = Shelf.of(services, bucket, user.user).query(asked, offset, count)
+        if not found and not offset:
             raise ApiError(f"Nothing in bucket {bucket} is what the query asks for.")
         return QueryReply(type="VERSION" if asked.versions else "DATASET", datasets=found)
+
+
+def _shelves(services: Services, buckets: list[str] | None, user: str) -> list[Shelf]:
+    """Of these buckets, or of all. One that cannot be reached is left out, unless it was asked for or is known."""
+    found = []
+    for bucket in buckets or services.buckets.places:
+        shelf = Shelf.of(services, bucket, user)
+        try:
+            shelf.look()
+        except (DataError, ObjectError, OSError) as error:
+            if buckets:
+                raise
+            _log.warning("datasets of bucket %s are not listed: %s", bucket, error)
+            continue
+        found.append(shelf)
+    return found
 
 
 def _reads(router: APIRouter, services: Services) -> None:
@@ -118,20 +134,36 @@ def _reads(router: APIRouter, services: Services) -> None:
     @router.get("/api/x/bucket/{bucket}/dataset/{name}/lineage")
     def lineage(bucket: str, name: str, user: User, tag: str = "") -> LineageView:
         shelf = Shelf.of(services, bucket, user.user)
-        dataset = shelf.dataset(name)
-        versions = [dataset.version(tag)] if tag else dataset.versions()
+        found = shelf.read(name)
+        versions = [chosen_version(found, tag)] if tag else [v for v in found.versions if v.status == READY]
         readers = services.store.readers(shelf.place.name, name, versions[0].number if tag else None)
-        return LineageView(
-            made=[_made(version) for version in versions],
-            read=[Reader(workflow=r.workflow, user=r.user, version=str(r.version), at=day(r.at)) for r in readers],
-        )
+        return LineageView(made=[made(version) for version in versions], read=[reader(one) for one in readers])
+
+    @router.post("/api/x/bucket/{bucket}/dataset/{name}/index")
+    def index_dataset(bucket: str, name: str, user: User) -> None:
+        """Somebody wrote to the bucket itself: see what is new of this name."""
+        Shelf.of(services, bucket, user.user).refresh(name)
+
+    @router.get("/api/x/bucket/{bucket}/index")
+    def read_index(bucket: str, user: User) -> IndexView:
+        shelf = Shelf.of(services, bucket, user.user)
+        shelf.look()
+        return _index(shelf)
+
+    @router.post("/api/x/bucket/{bucket}/index")
+    def rebuild_index(bucket: str, user: User) -> IndexView:
+        """Read all of the bucket anew, and tell what the index did not have as it is."""
+        shelf = Shelf.of(services, bucket, user.user)
+        report = services.indexer.reconcile(shelf.key, shelf.bucket, anew=True)
+        return _index(shelf, changed=report.changed, wrong=report.wrong)
 
 
-def _made(version: Version) -> Made:
-    told = version.lineage
-    return Made(
-        version=str(version.number), created_by=version.created_by, workflow=told.workflow, task=told.task,
-        retry=told.retry, code=told.code, image=told.image, inputs=[*told.inputs],
+def _index(shelf: Shelf, *, changed: int = 0, wrong: Sequence[str] = ()) -> IndexView:
+    sums, synced = shelf.services.store.shelf_sums(shelf.key), shelf.services.store.synced(shelf.key)
+    return IndexView(
+        bucket=shelf.place.name, datasets=sums.datasets, versions=sums.versions, collections=sums.collections,
+        size=sums.size, read_at=day(synced.at) if synced else None, seconds=synced.took if synced else 0.0,
+        changed=changed, wrong=[*wrong[:100]],
     )  # fmt: skip
 
 
@@ -175,7 +207,9 @@ def _uploads(router: APIRouter, services: Services) -> None:
         told = body or UploadBody()
         _small(told.metadata, told.labels)
         if finish:
-            return _finish(shelf.dataset(name), version_id, tag, told)
+            done = _finish(shelf.dataset(name), version_id, tag, told)
+            shelf.refresh(name)
+            return done
         if resume:
             dataset = shelf.dataset(name)
             claim = stored.guests.claimed(dataset, _number(tag))
@@ -185,6 +219,7 @@ def _uploads(router: APIRouter, services: Services) -> None:
             dataset = shelf.dataset(name, create=True)
             more = {"description": description} if description else {}
             claim = stored.guests.claim(dataset, user.user, {**told.metadata, **more})
+            shelf.refresh(name)
         return UploadReply(
             version_id=str(claim.number),
             region=shelf.region,
@@ -226,16 +261,20 @@ def _changes(router: APIRouter, services: Services) -> None:
         shelf = Shelf.of(services, bucket, user.user).writable()
         if shelf.name(name).kind == stored.catalog.COLLECTION:
             stored.catalog.forget(shelf.bucket, name)
+            shelf.refresh(name)
             return Removed(versions=[], delete_locations=[], cleaned_size=0)
         dataset = shelf.dataset(name)
         chosen = dataset.versions() if all_flag else [] if finish else [dataset.version(tag or LATEST)]
+        held = shelf.holders(name) if chosen else {}
+        emptied = [collection for version in chosen for collection in held.get(version.number, ())]
+        for collection in emptied:
+            stored.catalog.forget(shelf.bucket, collection)
         for version in chosen:
-            for collection in shelf.holders.get((name, version.number), ()):
-                stored.catalog.forget(shelf.bucket, collection)
             dataset.delete(str(version.number), force=True)
         locations = [] if dataset.versions() else _left(shelf, dataset)
         if finish and not dataset.versions():
             stored.catalog.forget(shelf.bucket, name)
+        shelf.refresh(name, *emptied)
         freed = sum(version.size for version in chosen)
         return Removed(versions=[str(v.number) for v in chosen], delete_locations=locations, cleaned_size=freed)
 
@@ -256,16 +295,18 @@ def _changes(router: APIRouter, services: Services) -> None:
         told = body or AttributeBody()
         _small(told.set_label, told.set_metadata)
         if new_name:
-            stored.catalog.rename(shelf.bucket, name, new_name)
+            _rename(shelf, name, new_name)
             return AttributeReply()
         dataset = shelf.dataset(name)
-        return AttributeReply(
+        reply = AttributeReply(
             tag_response=_tags(dataset, tag, set_tag or [], delete_tag or []) if set_tag or delete_tag else None,
             label_response=_labels(dataset, told, delete_label or []) if told.set_label or delete_label else None,
             metadata_response=_metadata(dataset, tag, told, delete_metadata or [])
             if told.set_metadata or delete_metadata
             else None,
         )
+        shelf.refresh(name)
+        return reply
 
     @router.post(f"{_DATASET}/collect")
     def make_collection(bucket: str, name: str, body: CollectBody, user: User) -> None:
@@ -273,6 +314,7 @@ def _changes(router: APIRouter, services: Services) -> None:
         if stored.catalog.lookup(shelf.bucket, name) is not None:
             raise ApiError(f"There is a {name} in bucket {bucket} already; choose another name.")
         stored.catalog.collect(shelf.bucket, name, _members(shelf, body.datasets))
+        shelf.refresh(name)
 
     @router.post(f"{_DATASET}/recollect")
     def change_collection(bucket: str, name: str, body: RecollectBody, user: User) -> Recollected:
@@ -280,7 +322,18 @@ def _changes(router: APIRouter, services: Services) -> None:
         stored.catalog.collection(shelf.bucket, name)
         remove = [member.name for member in body.remove_datasets]
         after = stored.catalog.collect(shelf.bucket, name, _members(shelf, body.add_datasets), remove)
+        shelf.refresh(name)
         return Recollected(versions=[MemberVersion(dataset_name=n, version=str(v)) for n, v in after.members])
+
+
+def _rename(shelf: Shelf, old: str, new: str) -> None:
+    """Collections that hold it hold it under its new name."""
+    held = shelf.holders(old)
+    stored.catalog.rename(shelf.bucket, old, new)
+    for number, collections in held.items():
+        for collection in collections:
+            stored.catalog.collect(shelf.bucket, collection, [(new, number)], [old])
+    shelf.refresh(old, new, *(collection for collections in held.values() for collection in collections))
 
 
 def _left(shelf: Shelf, dataset: Dataset) -> list[str]:

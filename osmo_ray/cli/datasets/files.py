@@ -23,8 +23,9 @@ from osmo_ray.sdk.errors import ClientError
 from osmo_ray.spec.quantity import show_bytes
 
 if TYPE_CHECKING:
+    from osmo_ray.data.names import Reference
     from osmo_ray.data.versions import Version
-    from osmo_ray.objects.datasets.dataset import Source
+    from osmo_ray.objects.datasets.dataset import Dataset, Source
 
 _NAME = "[BUCKET/]NAME[:TAG]"
 
@@ -66,12 +67,19 @@ def _upload(args: argparse.Namespace) -> int:
         version = into.upload(sources, about, regex=pattern(args))
     if tag := selector(args.name):
         into.tag(tag, str(version.number))
+    return _made(args, into, reference, version, labels)
+
+
+def _made(
+    args: argparse.Namespace, into: Dataset, reference: Reference, version: Version, labels: dict[str, Any]
+) -> int:
+    from osmo_ray.sdk import buckets
+
     if labels:
         into.label(labels)
-    return _made(args, f"{reference.bucket}/{reference.name}", version)
-
-
-def _made(args: argparse.Namespace, name: str, version: Version) -> int:
+    with connect(args) as client:
+        buckets.tell(client, reference)
+    name = f"{reference.bucket}/{reference.name}"
     value = {"name": name, "version": str(version.number), "files": version.files, "size": version.size}
     told = f"{name}:{version.number} has {version.files} files, {show_bytes(version.size)}"
     return _said(args, {**value, "checksum": version.checksum}, told)
@@ -107,9 +115,7 @@ def _update(args: argparse.Namespace) -> int:
     about = About(args.desc, user, metadata=metadata)
     with progress(size_of([source.path for source in sources])):
         version = into.update(sources, about, base=reference.selector, remove=args.remove)
-    if labels:
-        into.label(labels)
-    return _made(args, f"{reference.bucket}/{reference.name}", version)
+    return _made(args, into, reference, version, labels)
 
 
 def _download_arguments(parser: argparse.ArgumentParser) -> None:
@@ -209,6 +215,10 @@ def _log(args: argparse.Namespace) -> int:
 def _verify_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bucket", nargs="?", default="", help="(default: your own)")
     parser.add_argument("--sample", type=float, default=1.0, metavar="SHARE", help="read this share of the packs")
+    parser.add_argument(
+        "--rebuild-index", action="store_true",
+        help="let the platform read all of the bucket anew for its lists and queries; no data is read",
+    )  # fmt: skip
 
 
 def _verify(args: argparse.Namespace) -> int:
@@ -216,10 +226,24 @@ def _verify(args: argparse.Namespace) -> int:
     from osmo_ray.sdk import buckets
 
     with connect(args) as client:
-        bucket = buckets.opened(client, args.bucket or buckets.default_name(client)).bucket
+        name = args.bucket or buckets.default_name(client)
+        if args.rebuild_index:
+            return _rebuilt(args, client.http.json("POST", f"/api/x/bucket/{name}/index"))
+        bucket = buckets.opened(client, name).bucket
     wrong = verify(bucket, share=args.sample)
     _said(args, {"wrong": wrong}, "\n".join(wrong) or "everything is as it was stored")
     return 1 if wrong else 0
+
+
+def _rebuilt(args: argparse.Namespace, found: dict[str, Any]) -> int:
+    told = [
+        f"{found['bucket']} has {found['datasets']} datasets with {found['versions']} versions, "
+        f"{show_bytes(found['size'])}, and {found['collections']} collections",
+        f"{found['changed']} names were not as the index had them",
+        *(f"cannot be read: {one}" for one in found["wrong"]),
+    ]
+    _said(args, found, "\n".join(told))
+    return 1 if found["wrong"] else 0
 
 
 def _gc_arguments(parser: argparse.ArgumentParser) -> None:

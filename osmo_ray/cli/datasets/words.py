@@ -32,14 +32,15 @@ def _list_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--user", "-u", nargs="+", default=[], help="who made versions of it")
     parser.add_argument("--bucket", "-b", nargs="+", default=[])
     parser.add_argument("--all-users", "-a", action="store_true")
-    parser.add_argument("--count", "-c", type=int, default=20)
-    parser.add_argument("--order", "-o", choices=("asc", "desc"), default="asc")
+    parser.add_argument("--count", "-c", type=int, default=20, help="at most so many (1000)")
+    parser.add_argument("--offset", type=int, default=0, help="leave out so many of the newest")
+    parser.add_argument("--order", "-o", choices=("asc", "desc"), default="asc", help="by time of the newest version")
 
 
 def _list(args: argparse.Namespace) -> int:
     params = {
         "name": args.name, "user": args.user, "buckets": args.bucket, "all_users": args.all_users,
-        "count": args.count, "order": args.order.upper(),
+        "count": args.count, "offset": args.offset, "order": args.order.upper(),
     }  # fmt: skip
     with connect(args) as client:
         found = client.http.json("GET", "/api/bucket/list_dataset", params)
@@ -160,7 +161,9 @@ def _rename(args: argparse.Namespace) -> int:
 
 def _query_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", help="the query, in a file (- is stdin)")
-    parser.add_argument("--bucket", "-b", default="")
+    parser.add_argument("--bucket", "-b", default="", help="(default: your own)")
+    parser.add_argument("--count", "-c", type=int, help="at most so many (default: all)")
+    parser.add_argument("--offset", type=int, default=0, help="leave out so many at the beginning")
 
 
 def _query(args: argparse.Namespace) -> int:
@@ -169,7 +172,8 @@ def _query(args: argparse.Namespace) -> int:
     text = sys.stdin.read() if args.file == "-" else Path(args.file).read_text()
     with connect(args) as client:
         bucket = args.bucket or buckets.default_name(client)
-        found = client.http.json("GET", f"/api/bucket/{bucket}/query", {"command": text})
+        params = {"command": text, "count": args.count, "offset": args.offset}
+        found = client.http.json("GET", f"/api/bucket/{bucket}/query", params)
     if found["type"] == "DATASET":
         return _said(args, found, _entries(found["datasets"]))
     rows = [[v["name"], v["version"], v["created_by"], show_bytes(v["size"])] for v in found["datasets"]]

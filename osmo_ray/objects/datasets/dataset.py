@@ -199,15 +199,18 @@ class Dataset:
         """Nobody reads the version any more; a collection of garbage frees what only it had. Refused (`Conflict`)
         while a tag or a collection holds it, unless `force`."""
         version = self.version(selector)
-        holders = [f"tag {t!r}" for t, n in self.tags().items() if n == version.number]
-        holders += [f"collection {c!r}" for c in catalog.collections_with(self.bucket, self.name, version.number)]
-        if holders and not force:
+        holders = [] if force else self._holders(version.number)
+        if holders:
             raise Conflict(f"{self.name}:{version.number} is held by {', '.join(holders)}; remove these, or force")
         try:
             self.bucket.append(layout.deleted(self.id), version.number, {"at": self.bucket.now()})
         except AlreadyExists:
             pass
         return version
+
+    def _holders(self, number: int) -> list[str]:
+        tags = [f"tag {tag!r}" for tag, at in self.tags().items() if at == number]
+        return tags + [f"collection {c!r}" for c in catalog.collections_with(self.bucket, self.name, number)]
 
     def find(self, path: bytes, selector: str = LATEST) -> Entry:
         """The row of one path. Raises `NoSuchDataset`."""

@@ -41,17 +41,25 @@ class Claim:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-def guest_id(dataset: Dataset) -> str:
+def guest_id(id: str) -> str:
     """The dataset's id as other clients write it: 22 letters."""
-    return base64.urlsafe_b64encode(uuid.UUID(dataset.id).bytes).decode().rstrip("=")
+    return base64.urlsafe_b64encode(uuid.UUID(id).bytes).decode().rstrip("=")
+
+
+def hashes_of(id: str) -> str:
+    return f"{guest_id(id)}/hashes"
 
 
 def hashes(dataset: Dataset) -> str:
-    return f"{guest_id(dataset)}/hashes"
+    return hashes_of(dataset.id)
 
 
 def listing(dataset: Dataset, number: int) -> str:
-    return f"{guest_id(dataset)}/manifests/{number}.json"
+    return listing_of(dataset.id, number)
+
+
+def listing_of(id: str, number: int) -> str:
+    return f"{guest_id(id)}/manifests/{number}.json"
 
 
 def claim(dataset: Dataset, by: str, metadata: Mapping[str, Any]) -> Claim:
