@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from osmo_ray.objects.protocol import AlreadyExists, ObjectError, ObjectInfo, ObjectStore
+from osmo_ray.objects.protocol import AlreadyExists, NoSuchObject, ObjectError, ObjectInfo, ObjectStore
 
 T = TypeVar("T")
 
@@ -50,8 +50,12 @@ class SteadyStore:
         def once() -> None:
             try:
                 self._store.create(key, data)
-            except AlreadyExists:
-                if self._store.read(key) != data:
+            except AlreadyExists as taken:
+                try:
+                    ours = self._store.read(key) == data
+                except NoSuchObject:  # removed since; it was there
+                    raise taken from None
+                if not ours:
                     raise
 
         self._again(once)
