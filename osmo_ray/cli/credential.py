@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from osmo_ray.cli.command import Command, connect, print_json, table
+from osmo_ray.sdk import keys
 from osmo_ray.sdk.errors import ClientError
 
 _KINDS = ("GENERIC", "REGISTRY", "DATA")
@@ -33,6 +34,14 @@ def _set_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=FILE",
         help="values from files (- is stdin)",
     )
+    _here(parser)
+
+
+def _here(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--platform-only", action="store_true",
+        help="DATA: do not keep it on this host, too, where osmo dataset and osmo data need it",
+    )  # fmt: skip
 
 
 def _set(args: argparse.Namespace) -> int:
@@ -46,6 +55,8 @@ def _set(args: argparse.Namespace) -> int:
     body = {"credential": values} if args.kind == "GENERIC" else values
     with connect(args) as client:
         client.http.json("POST", f"/api/credentials/{args.name}", body={f"{args.kind.lower()}_credential": body})
+    if args.kind == "DATA" and not args.platform_only:
+        keys.keep(args.name, values)
     if args.format_type == "json":
         print_json({"cred_name": args.name, "cred_type": args.kind})
     else:
@@ -102,6 +113,7 @@ def _name(parser: argparse.ArgumentParser) -> None:
 def _delete(args: argparse.Namespace) -> int:
     with connect(args) as client:
         found = client.http.json("DELETE", f"/api/credentials/{args.name}")
+    keys.drop(args.name)
     if args.format_type == "json":
         print_json(found)
     else:
