@@ -38,7 +38,8 @@ def test_it_says_why_it_cannot(capsys: Capture, monkeypatch: pytest.MonkeyPatch)
 def test_a_version_is_a_folder_until_the_command_ends() -> None:
     Path("there").mkdir()
     code = "import sys; from osmo_ray.program import main; sys.exit(main(sys.argv[1:]))"
-    command = subprocess.Popen([sys.executable, "-c", code, "dataset", "mount", "cats:1", "there"], stderr=subprocess.PIPE)
+    argv = [sys.executable, "-c", code, "dataset", "mount", "cats:1", "there"]
+    command = subprocess.Popen(argv, stderr=subprocess.PIPE)
     try:
         deadline = time.monotonic() + 30
         while not os.path.ismount("there"):
