@@ -35,8 +35,10 @@ from osmo_ray.api.routes import (
     queues,
     service,
     signin,
+    standing,
     streams,
     tasks,
+    templates,
     users,
     workflows,
 )
@@ -48,7 +50,7 @@ Beside = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 _PARTS = (
     *(auth, signin, users, workflows, streams, tasks, pools, profile, credentials, apps, outputs, code, extra, inside),
-    *(backends, datasets, buckets, configs, queues, page),
+    *(backends, datasets, buckets, configs, templates, standing, queues, page),
 )
 
 

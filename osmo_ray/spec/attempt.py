@@ -193,6 +193,7 @@ class AttemptPlan:
     """Python packages to have without a container; a container's image brings its own."""
     secrets: Secrets = Secrets()
     """Put in where the plan is sent, by whoever holds the key."""
+    pool: str = ""
     trusted: bool = False
     """The pool allows Ray programs, which run outside the sandbox."""
 
