@@ -98,7 +98,9 @@ def test_files_are_opened_in_place(feed: Path) -> None:
     assert osmo.data.filesystem().isfile("default/feed/sub/1.parquet")
 
 
-def test_fsspec_knows_the_scheme_by_the_entry_point(feed: Path) -> None:
+def test_fsspec_knows_the_scheme_by_the_entry_point(feed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "osmo", raising=False)
+    monkeypatch.delitem(sys.modules["fsspec.registry"].known_implementations, "osmo", raising=False)
     told = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     name = told["project"]["entry-points"]["fsspec.specs"]["osmo"].replace(":", ".")
     fsspec.register_implementation("osmo", name, clobber=True)  # what fsspec does with an entry point
