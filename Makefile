@@ -30,6 +30,12 @@ check: setup ## Lint, types, import contract
 kube-tools: ## Build a real Kubernetes for tests and our launcher (Go); KUBE_BIN or KUBECONFIG takes a ready one
 	@bash tests/servers/kube/build.sh >/dev/null
 
+hold: ## Build the program that keeps failed containers up, for both kinds of machines (gcc, gcc-aarch64-linux-gnu)
+	@for one in x86_64:gcc aarch64:aarch64-linux-gnu-gcc; do \
+	  $${one#*:} -Os -static -nostdlib -ffreestanding -fno-stack-protector -fno-asynchronous-unwind-tables -fno-pic -no-pie \
+	    -fno-builtin -Wall -Werror -Wl,--build-id=none,-s,-z,noseparate-code,-z,noexecstack \
+	    -o osmo_ray/runtime/hold/hold.$${one%:*} osmo_ray/runtime/hold/hold.c; done
+
 bench: setup ## Measure, beside references in the same run
 	@$(PY) -m bench
 
@@ -43,4 +49,4 @@ wheel: setup ## Build the wheel into dist/
 clean: ## Remove what was built here (not the platform's state in OSMO_HOME)
 	@rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-.PHONY: help setup run stop test test-servers kube-tools check bench lock wheel clean
+.PHONY: help setup run stop test test-servers kube-tools hold check bench lock wheel clean

@@ -16,8 +16,10 @@ _DATA = f"{_CLI}.datasets"
 _PLATFORM = "osmo_ray.platform"
 
 RSYNC: Mapping[str, Entry] = {
-    "upload": ("copy to the task's workspace", f"{_INSIDE}.rsync:UPLOAD"),
+    "upload": ("copy to the task's workspace, and go on with what changes", f"{_INSIDE}.rsync:UPLOAD"),
     "download": ("copy from the task's workspace", f"{_INSIDE}.rsync:DOWNLOAD"),
+    "status": ("list the uploads that go on in the background", f"{_INSIDE}.background:STATUS"),
+    "stop": ("end uploads that go on in the background", f"{_INSIDE}.background:STOP"),
 }
 WORKFLOW: Mapping[str, Entry] = {
     "submit": ("hand in a workflow file (or the id of a workflow, to run it once more)", f"{_CLI}.submit:SUBMIT"),
@@ -39,7 +41,7 @@ WORKFLOW: Mapping[str, Entry] = {
     "exec": ("run a command inside a running task", f"{_INSIDE}.exec:EXEC"),
     "port-forward": ("let ports of this host lead into a running task", f"{_INSIDE}.forward:FORWARD"),
     "rsync": ("copy files into and out of a running task", RSYNC),
-    "release": ("let a failed task that is held for a look go on", f"{_INSIDE}.exec:RELEASE"),
+    "release": ("let a failed task that is held go on, or run it again in place", f"{_INSIDE}.exec:RELEASE"),
 }
 APP: Mapping[str, tuple[str, str]] = {
     "submit": ("submit an app", f"{_CLI}.app:SUBMIT"),

@@ -19,6 +19,11 @@ need ip iproute2
 need nc netcat-openbsd
 need rsync rsync
 need ssh openssh-client
+need radosgw radosgw
+need ceph-mon ceph-mon
+need ceph-osd ceph-osd
+need ceph ceph-common
+need fusermount3 fuse3
 /usr/bin/python3 -c "import ensurepip" 2>/dev/null || missing+=(python3 python3-venv)
 [[ -x /usr/lib/openssh/sftp-server ]] || missing+=(openssh-sftp-server)
 if [[ -z "${KUBECONFIG:-}" ]]; then # a cluster of our own
@@ -43,6 +48,6 @@ if ! command -v npm >/dev/null 2>&1; then
   echo "test-servers: needs npm (Node.js 20.19 or newer) for azurite and oidc-provider" >&2
   exit 1
 fi
-[[ -x tests/servers/install.sh ]] && bash tests/servers/install.sh azurite oidc-provider jupyter
+[[ -x tests/servers/install.sh ]] && bash tests/servers/install.sh azurite oidc-provider jupyter versitygw fake-gcs-server rclone
 make --no-print-directory kube-tools
 "$(cd .venv && pwd -P)/bin/python" -m pytest -q -m "postgres or servers or root or container or kubernetes" "$@"

@@ -127,7 +127,7 @@ ACTIONS: Mapping[str, str] = {
     "GET /api/pool_quota": "pool:List",
     "GET /api/x/queues": "pool:List",
     "GET /api/resources": "resources:Read",
-    "GET /api/resources/{name}": "resources:Read",
+    "GET /api/resources/{name:path}": "resources:Read",
     "GET /api/profile/settings": "profile:Read",
     "POST /api/profile/settings": "profile:Write",
     "GET /api/credentials": "credentials:Read",

@@ -32,7 +32,7 @@ from osmo_ray.providers.quotas import open_quota, source_of
 from osmo_ray.providers.template import ProcessRenderer
 from osmo_ray.runtime import wakeup
 from osmo_ray.runtime.logs import stored_log
-from osmo_ray.scheduler.model import Standing
+from osmo_ray.scheduler.model import Outlook, Standing
 from osmo_ray.settings import Settings, gateway_key
 from osmo_ray.spec.attempt import AttemptKey, LogChunk
 from osmo_ray.store.sql import SqlStore
@@ -107,6 +107,7 @@ def services_from(settings: Settings) -> Services:
         preview=agents.preview,
         quota=open_quota(source_of(settings)),
         standings=controller_standings,
+        outlook=controller_outlook,
         vault=vault,
         passes=Passes(secrets.read_keys(key)),
         provider=oidc.from_settings(settings),
@@ -158,10 +159,10 @@ class AskAgents:
         agent = await self._reach(node)
         return await inside.reached(node, inside.begin_connect(agent, key, port, udp=udp))
 
-    async def release(self, key: AttemptKey, node: str) -> None:
-        """End a hold. Raises `BackendUnavailable`."""
+    async def release(self, key: AttemptKey, node: str, *, rerun: bool = False) -> None:
+        """End a hold, or run again in place. Raises `BackendUnavailable`."""
         agent = await self._reach(node)
-        await inside.reached(node, agent.release.remote(key))
+        await inside.reached(node, agent.release.remote(key, rerun))
 
     async def _reach(self, node: str) -> Any:
         """An agent that may have come back under another handle since it was last asked."""
@@ -208,6 +209,16 @@ async def controller_standings() -> Sequence[Standing]:
         return found
     except (RayError, ValueError, TimeoutError, AttributeError):  # the last: it is of a version before this
         return ()
+
+
+async def controller_outlook(uuid: str) -> Mapping[str, Outlook]:
+    """What the controller expects of a workflow's waiting groups; nothing when it does not answer in time."""
+    try:
+        actor = await asyncio.to_thread(ray.get_actor, names.CONTROLLER, names.NAMESPACE)
+        found: Mapping[str, Outlook] = await asyncio.wait_for(actor.outlook.remote(uuid), _CALL)
+        return found
+    except (RayError, ValueError, TimeoutError, AttributeError):
+        return {}
 
 
 async def platform_parts() -> Mapping[str, Part]:

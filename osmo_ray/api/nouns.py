@@ -5,6 +5,8 @@ The rules are those of `shapes.py`.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import ConfigDict, Field
 
 from osmo_ray.api.shapes import Shape
@@ -90,6 +92,7 @@ class DataCredential(Shape):
     access_key: str
     region: str | None = None
     override_url: str | None = None
+    addressing: Literal["path", "virtual", "auto"] | None = None
 
 
 class CredentialBody(Shape):

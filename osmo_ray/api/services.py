@@ -24,7 +24,7 @@ from osmo_ray.providers.passes import Passes
 from osmo_ray.providers.quota import QuotaProvider
 from osmo_ray.providers.secrets import Vault
 from osmo_ray.providers.template import Renderer
-from osmo_ray.scheduler.model import Standing
+from osmo_ray.scheduler.model import Outlook, Standing
 from osmo_ray.settings import Settings
 from osmo_ray.spec.attempt import AttemptKey, DataKey, LogChunk
 from osmo_ray.store.protocol import Store
@@ -48,7 +48,7 @@ class Inside(Protocol):
 
     async def connect(self, key: AttemptKey, node: str, port: int, *, udp: bool = False) -> Stream: ...
 
-    async def release(self, key: AttemptKey, node: str) -> None: ...
+    async def release(self, key: AttemptKey, node: str, *, rerun: bool = False) -> None: ...
 
 
 class NoInside:
@@ -62,7 +62,7 @@ class NoInside:
     async def connect(self, key: AttemptKey, node: str, port: int, *, udp: bool = False) -> Stream:
         raise BackendUnavailable(f"node {node} cannot be reached from here")
 
-    async def release(self, key: AttemptKey, node: str) -> None:
+    async def release(self, key: AttemptKey, node: str, *, rerun: bool = False) -> None:
         raise BackendUnavailable(f"node {node} cannot be reached from here")
 
 
@@ -107,6 +107,10 @@ async def _no_standings() -> Sequence[Standing]:
     return ()
 
 
+async def _no_outlook(_: str) -> Mapping[str, Outlook]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Services:
     """The doors of one platform. `wake` is called after a commit, best effort; `new_id` gives 32 hex digits."""
@@ -129,6 +133,8 @@ class Services:
     """Quotas of pools; None: nobody set any."""
     standings: Callable[[], Awaitable[Sequence[Standing]]] = _no_standings
     """What each queue has, as the controller planned last; empty when it does not answer."""
+    outlook: Callable[[str], Awaitable[Mapping[str, Outlook]]] = _no_outlook
+    """Of a workflow by its uuid: why its groups wait now, and when they may start; empty when nobody answers."""
     vault: Vault | None = None
     """Seals credentials; without one none can be set."""
     passes: Passes | None = None

@@ -257,7 +257,8 @@ class ReasonView(Shape):
 
 
 class Explained(Shape):
-    """Why one task waits or failed."""
+    """Why one task waits or failed. `expected_start` is an estimate for one that waits for a place; `expected_why` says
+    from what, or why there is none."""
 
     group: str
     task: str
@@ -266,6 +267,8 @@ class Explained(Shape):
     exit_code: int | None
     node: str | None
     reason: ReasonView | None
+    expected_start: str | None = None
+    expected_why: str = ""
     usage: dict[str, float]
     limits: dict[str, float]
     last_lines: list[str]

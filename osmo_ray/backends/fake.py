@@ -57,6 +57,7 @@ class FakeBackend:
         self.listening: set[int] = set()
         """Ports on which every attempt answers with what it hears."""
         self.released: list[AttemptKey] = []
+        self.run_again: list[AttemptKey] = []
         self._epoch = 0
         self._plugged = True
         self._newest: dict[AttemptKey, Observation] = {}
@@ -128,9 +129,9 @@ class FakeBackend:
             raise NotInside(Reason("NotRunning", f"nothing listens on port {port} of the task"))
         return FakeStream()
 
-    async def release(self, key: AttemptKey, node: str) -> None:
+    async def release(self, key: AttemptKey, node: str, *, rerun: bool = False) -> None:
         self._check()
-        self.released.append(key)
+        (self.run_again if rerun else self.released).append(key)
 
     def _look_inside(self, key: AttemptKey) -> None:
         self._check()

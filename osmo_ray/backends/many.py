@@ -198,9 +198,9 @@ class ManyBackends:
         member = self._of(node)
         return await member.backend.connect(key, member.inside(node), port, udp=udp)
 
-    async def release(self, key: AttemptKey, node: str) -> None:
+    async def release(self, key: AttemptKey, node: str, *, rerun: bool = False) -> None:
         member = self._of(node)
-        await member.backend.release(key, member.inside(node))
+        await member.backend.release(key, member.inside(node), rerun=rerun)
 
     async def usage(self) -> Sequence[UsageSample]:
         parts = {name: () for name, member in self._members.items() if not (name and member.offline)}

@@ -68,8 +68,9 @@ class Backend(Protocol):
         """Connect to 127.0.0.1:`port` as the attempt sees it. Raises `NotInside`, `BackendUnavailable`."""
         ...
 
-    async def release(self, key: AttemptKey, node: str) -> None:
-        """End the hold of an attempt that failed; safe to repeat, also for attempts that are not held."""
+    async def release(self, key: AttemptKey, node: str, *, rerun: bool = False) -> None:
+        """End the hold of an attempt that failed, or run its command again in place; changes nothing for attempts
+        that are not held, but that a later failure is not held after a release."""
         ...
 
     async def usage(self) -> Sequence[UsageSample]:

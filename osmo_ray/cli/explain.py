@@ -122,17 +122,53 @@ def _next(workflow: str, task: Mapping[str, Any]) -> str:
 
 def _waiting(waiting: Sequence[Mapping[str, Any]]) -> list[str]:
     """One line per reason, with the tasks that it holds."""
-    held: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    held: dict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for task in waiting:
         reason = task["reason"] or {"sentence": "", "next_command": ""}
-        held[(task["status"], reason["sentence"], reason["next_command"])].append(task["task"])
+        held[(task["status"], reason["sentence"], reason["next_command"])].append(task)
     lines = []
-    for (status, sentence, command), names in held.items():
+    for (status, sentence, command), tasks in held.items():
+        names = [task["task"] for task in tasks]
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         lines.append(f"{status:<12} {shown}{': ' + sentence if sentence else ''}")
+        lines += _hopes(tasks[0])
         if command:
             lines += _field("next", command)
     return lines
+
+
+def _hopes(task: Mapping[str, Any]) -> list[str]:
+    """Its place in the line, what would let it start, and when it probably will."""
+    facts = task["reason"]["evidence"] if task["reason"] else {}
+    lines = []
+    if "position" in facts:
+        lines += _field("position", facts["position"] + (f" in queue {facts['queue']}" if "queue" in facts else ""))
+    if "held" in facts:
+        told = (
+            f"holds {facts['held']}: quota {facts['quota']}, limit {facts['limit']}, fair share {facts['fair_share']}"
+        )
+        lines += _field("queue", told)
+    if "reclaim" in facts:
+        lines += _field("", facts["reclaim"])
+    if "would_start_with" in facts:
+        lines += _field("starts with", facts["would_start_with"])
+    if task.get("expected_why"):
+        lines += _field("expected", f"{_in(task['expected_start'])}{task['expected_why']}")
+    return lines
+
+
+def _in(start: str | None) -> str:
+    """`in about 12 minutes (14:32), `, or nothing."""
+    if start is None:
+        return ""
+    from datetime import UTC, datetime
+
+    at = datetime.fromisoformat(start).replace(tzinfo=UTC)
+    seconds = max(0.0, (at - datetime.now(UTC)).total_seconds())
+    span = f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
+    if seconds >= 5400:
+        span = f"{seconds / 3600:.1f} hours"
+    return f"in about {span} ({at.astimezone():%H:%M}), "
 
 
 EXPLAIN = Command(_arguments, _explain)

@@ -79,8 +79,22 @@ def _task_list(args: argparse.Namespace) -> int:
     return 0
 
 
+_POOL_COLUMNS = {
+    "used": {
+        "Quota Used": "quota_used",
+        "Quota Limit": "quota_limit",
+        "Total Usage": "total_usage",
+        "Total Capacity": "total_capacity",
+    },
+    "free": {"Quota Free": "quota_free", "Total Free": "total_free"},
+}
+_OF_THE_SET = ("total_capacity", "total_free")
+"""What pools on the same nodes share."""
+
+
 def _pool_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pool", "-p", nargs="+", action="extend", default=[])
+    parser.add_argument("--mode", "-m", choices=("used", "free"), default="used", help="GPUs that are used, or free")
 
 
 def _pool_list(args: argparse.Namespace) -> int:
@@ -89,18 +103,22 @@ def _pool_list(args: argparse.Namespace) -> int:
     if args.format_type == "json":
         print_json(found)
         return 0
+    columns = _POOL_COLUMNS[args.mode]
     rows = [
-        [
-            pool["name"],
-            pool["status"],
-            pool["backend"],
-            *(pool["resource_usage"][k] for k in ("quota_used", "quota_limit", "total_usage", "total_capacity")),
-        ]
+        [pool["name"], pool["status"], pool["backend"], *(_pool_number(pool, key, at) for key in columns.values())]
         for node_set in found["node_sets"]
-        for pool in node_set["pools"]
+        for at, pool in enumerate(node_set["pools"])
     ]
-    print(table(["Pool", "Status", "Backend", "GPU used", "GPU limit", "Total used", "Total GPUs"], rows))
+    total = found["resource_sum"]
+    rows.append(["", "", "all", *(total[key] for key in columns.values())])
+    print(table(["Pool", "Status", "Backend", *columns], rows))
     return 0
+
+
+def _pool_number(pool: dict[str, Any], key: str, at: int) -> str:
+    """GPUs; of what all pools of a node set share, only the first tells it as its own."""
+    value = str(pool["resource_usage"][key])
+    return f"{value} (shared)" if at and key in _OF_THE_SET else value
 
 
 def _resource_arguments(parser: argparse.ArgumentParser) -> None:

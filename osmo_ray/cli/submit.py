@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +52,9 @@ def add_submission(parser: argparse.ArgumentParser) -> None:
 def _submit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="workflow_file", help="a YAML or Python file, or the id of a workflow")
     add_submission(parser)
+    parser.add_argument(
+        "--rsync", default="", metavar="LOCAL:REMOTE", help="send a folder to the lead task's workspace while it runs"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the file with its templates filled in, and stop")
 
 
@@ -63,7 +67,12 @@ def _submit(args: argparse.Namespace) -> int:
             refuse_rest(args)
             print(client.render(read(args.file), pool=args.pool, set=args.set, set_string=args.set_string))
             return 0
-        announce(client, args, send(client, args))
+        name = send(client, args)
+        announce(client, args, name)
+        if args.rsync:
+            from osmo_ray.cli.inside.background import after_submit
+
+            after_submit(client, name, args.rsync, sys.stderr)
         return 0
 
 

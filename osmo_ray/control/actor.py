@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from osmo_ray.control.controller import Controller, ControlSettings
 from osmo_ray.control.credentials import Purse
 from osmo_ray.control.datasets import Librarian
 from osmo_ray.control.notices import NoticeSettings
+from osmo_ray.control.outlook import outlook
 from osmo_ray.engine.events import Policy
 from osmo_ray.engine.plans import PoolRules
 from osmo_ray.logs import configure
@@ -34,7 +36,7 @@ from osmo_ray.providers import secrets
 from osmo_ray.providers.buckets import Buckets
 from osmo_ray.providers.quotas import QuotaSource, open_quota
 from osmo_ray.runtime import wakeup
-from osmo_ray.scheduler.model import Standing
+from osmo_ray.scheduler.model import Outlook, Standing
 from osmo_ray.spec.attempt import AttemptKey, LogChunk
 from osmo_ray.store.protocol import Cluster
 from osmo_ray.store.sql import SqlStore
@@ -152,6 +154,13 @@ class ControllerActor:
     async def standings(self) -> tuple[Standing, ...]:
         """What each queue had in the newest cycle; empty where no quotas decide, or another controller leads."""
         return self._controller.scheduling.standings if self._controller.leading else ()
+
+    async def outlook(self, uuid: str) -> Mapping[str, Outlook]:
+        """By group: why those of this workflow wait now, and when they may start."""
+        if not self._controller.leading:
+            return {}
+        ask = outlook(self._controller.ledger, self._controller.scheduling, uuid)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(ask, self._loop))
 
     async def logs(self, key: AttemptKey, node: str, offset: int, limit: int, wait: float) -> LogChunk:
         """Part of a log of an attempt in a registered cluster, whose API only the controller talks to."""

@@ -19,6 +19,7 @@ from osmo_ray.control.cache import StepCache
 from osmo_ray.control.clusters import Clusters
 from osmo_ray.control.credentials import Purse
 from osmo_ray.control.datasets import Librarian
+from osmo_ray.control.layout import levels_of
 from osmo_ray.control.ledger import Ledger
 from osmo_ray.control.notices import NoticeSettings
 from osmo_ray.engine.events import Policy
@@ -85,6 +86,7 @@ class Controller:
         self.ledger.recaller = StepCache(self.ledger)
         self.counts: dict[str, float] = {}
         self._quota_error = ""
+        self._pools_seen = 0
         self._seen_at: dict[str, float] = {}
         self._wake = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -263,6 +265,7 @@ class Controller:
     async def _look(self) -> None:
         """Nodes and attempts as they are, compared with the store."""
         await self._look_at_clusters()
+        await self._look_at_pools()
         now = self.ledger.clock()
         before = {n.name for n in self.scheduling.nodes}
         self.scheduling.nodes = await self.backend.capacity()
@@ -290,6 +293,14 @@ class Controller:
             if changed is not None:
                 self.scheduling.know(changed)
                 self.ledger.schedule.set()
+
+    async def _look_at_pools(self) -> None:
+        """Topologies that administrators gave to pools meanwhile."""
+        written = await self.ledger.db(self.ledger.store.config, "POOL")
+        if (written.revision if written else 0) != self._pools_seen:
+            self._pools_seen = written.revision if written else 0
+            self.scheduling.levels = levels_of(written.body) if written else {}
+            self.ledger.schedule.set()
 
     async def _silent(self, now: float) -> dict[str, float]:
         """Seconds of silence per node that does not answer; what an earlier leader saw counts too. Behind a cluster's

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from osmo_ray.control.layout import Levels, layout
 from osmo_ray.engine.events import Event, Held, Placed, Preempted
 from osmo_ray.engine.model import Group, Workflow
 from osmo_ray.engine.status import TaskStatus
@@ -38,6 +39,10 @@ class Queues:
 
     ask: Ask
     rank: Rank
+    levels: Mapping[str, Levels] = field(default_factory=dict)
+    """Pool -> its topology."""
+    firm: bool = False
+    """Whether nobody gives way: where there are no quotas and groups only want to gather."""
     _planner: Planner = field(default_factory=Planner)
     _promised: Mapping[Key, Mapping[str, str]] = field(default_factory=dict)
     _quota: QuotaSnapshot | None = None
@@ -73,7 +78,9 @@ class Queues:
                 if seen[1] is not None:
                     promised = self._promised.get(seen[1].key)
                     jobs.append(replace(seen[1], reserved=promised) if promised else seen[1])
-        return Snapshot(tuple(nodes), tuple(jobs), tuple(_queue(i, q) for i, q in enumerate(quota.queues)), now=now)
+        queues = tuple(_queue(i, q) for i, q in enumerate(quota.queues))
+        topologies = {pool: tuple(levels.values()) for pool, levels in self.levels.items()}
+        return Snapshot(tuple(nodes), tuple(jobs), queues, topologies, now)
 
     def _job(self, workflow: Workflow, group: Group, quota: QuotaSnapshot) -> Job | None:
         asked = self.ask(workflow)
@@ -91,8 +98,10 @@ class Queues:
             title=f"{workflow.id}/{group.name}",
             queue=quota.resolve(workflow.pool),
             priority=PRIORITY[workflow.priority],
+            preemptible=False if self.firm else None,
             seats=tuple(Seat(asked[t.uuid], t.node) for t in sitting),
             started=min(began) if began else None,
+            layout=layout(workflow, group, self.levels.get(workflow.pool, {})),
         )
 
 

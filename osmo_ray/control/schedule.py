@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from osmo_ray.control.layout import Levels, asks_for
 from osmo_ray.control.ledger import Events
 from osmo_ray.control.queues import Queues
 from osmo_ray.engine.events import Event, Held, Placed
@@ -14,12 +15,15 @@ from osmo_ray.engine.model import Group, Workflow
 from osmo_ray.engine.plans import PoolRules, request
 from osmo_ray.engine.propagate import spec_of
 from osmo_ray.engine.status import TaskStatus
-from osmo_ray.providers.quota import QuotaProvider, QuotaSnapshot
+from osmo_ray.providers.quota import QuotaProvider, QuotaQueue, QuotaSnapshot
 from osmo_ray.scheduler.model import Amount, Job, Need, Node, Plan, Snapshot, Standing
 from osmo_ray.scheduler.plan import plan
 from osmo_ray.spec.attempt import NodeReport
 from osmo_ray.spec.model import Priority, ResourceSpec
+from osmo_ray.spec.reason import Reason
 
+_EVERYTHING = QuotaSnapshot("", (QuotaQueue("all"),), default="all")
+"""What stands for quotas where there are none: one queue that is owed all."""
 _RANK = {Priority.HIGH: 0, Priority.NORMAL: 1, Priority.LOW: 2}
 
 
@@ -43,11 +47,14 @@ class Scheduling:
     """Registered clusters: name -> default platform."""
     preempted: int = 0
     """Groups asked to give way so far."""
+    levels: Mapping[str, Levels] = field(default_factory=dict)
+    """Pool -> its topology, coarse to fine."""
     standings: tuple[Standing, ...] = ()
     """What each queue had in the newest cycle; empty where no quotas decide."""
     _queues: Queues | None = None
     _asks: dict[str, Mapping[str, Need]] = field(default_factory=dict)
     _groups: dict[str, _Seen] = field(default_factory=dict)
+    _gathering: dict[str, bool] = field(default_factory=dict)
 
     def events(self, live: Mapping[str, Workflow]) -> Events:
         """Place what fits now; tell those that wait why, when that is news."""
@@ -55,6 +62,8 @@ class Scheduling:
         quota = self.quota.snapshot() if self.quota else None
         if quota is not None:
             return self._by_quota(live, quota, begun)
+        if self._gathers(live):
+            return self._by_quota(live, _EVERYTHING, begun)
         self._queues, self.standings = None, ()
         snapshot = self.take(live)
         decided = plan(snapshot) if snapshot.jobs else Plan()
@@ -73,14 +82,38 @@ class Scheduling:
     def _by_quota(self, live: Mapping[str, Workflow], quota: QuotaSnapshot, begun: float) -> Events:
         """The same where quotas decide, and who runs may be asked to give way."""
         self._forget(live)
-        if self._queues is None:
-            self._queues = Queues(self._needs, _rank)
+        firm = quota is _EVERYTHING
+        if self._queues is None or self._queues.firm is not firm or self._queues.levels is not self.levels:
+            self._queues = Queues(self._needs, _rank, self.levels, firm)
         events, decided = self._queues.events(live, self._nodes({}), quota, self.clock())
-        self.standings = decided.standings
+        self.standings = () if firm else decided.standings
         self.placed += len(decided.place)
         self.preempted += len({(e.workflow, e.group) for e in decided.preempt})
         self.seconds = time.perf_counter() - begun
         return events
+
+    def look(self, live: Mapping[str, Workflow]) -> tuple[Mapping[tuple[str, str], Reason], Snapshot | None]:
+        """Why groups wait at this moment, and the cluster with what runs on it; None while quotas are not known.
+        Changes nothing."""
+        quota = self.quota.snapshot() if self.quota else None
+        held = quota or _EVERYTHING
+        queues = Queues(self._needs, _rank, self.levels, held is _EVERYTHING)
+        snapshot = queues.take(live, self._nodes({}), held, self.clock())
+        if not held.queues:
+            return {}, None
+        if quota is not None or self._gathers(live):
+            return plan(snapshot).hold, snapshot
+        found = self.take(live)
+        order = sorted(found.jobs, key=lambda job: job.rank)
+        line = {job.key: {"position": f"{at} of {len(order)}"} for at, job in enumerate(order, 1)}
+        held_back = plan(found).hold
+        return {key: replace(why, evidence={**line[key], **why.evidence}) for key, why in held_back.items()}, snapshot
+
+    def _gathers(self, live: Mapping[str, Workflow]) -> bool:
+        """Whether any group minds where its tasks stand: the core gathers them, the short rules do not."""
+        if live.keys() != self._gathering.keys():
+            self._gathering = {uuid: self._gathering.get(uuid, asks_for(w)) for uuid, w in live.items()}
+        return any(self._gathering.values())
 
     def know(self, clusters: Mapping[str, str]) -> None:
         """Clusters came or went, and with them what tasks ask for."""
@@ -119,7 +152,7 @@ class Scheduling:
 
     def _nodes(self, used: Mapping[str, Amount]) -> tuple[Node, ...]:
         return tuple(
-            Node(n.name, Amount(n.cpu, n.memory, n.gpu, n.storage), used.get(n.name, Amount()), n.platform)
+            Node(n.name, Amount(n.cpu, n.memory, n.gpu, n.storage), used.get(n.name, Amount()), n.platform, n.labels)
             for n in self.nodes
             if n.alive
         )

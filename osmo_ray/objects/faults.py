@@ -48,8 +48,11 @@ def status(error: BaseException) -> int:
         response = getattr(seen, "response", None)
         if isinstance(response, dict):  # botocore
             return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
+        told = not type(seen).__module__.startswith(
+            "aiohttp.http_exceptions"
+        )  # those say 400 of an answer that was cut
         for name in ("status_code", "status", "code"):  # azure, aiohttp, gcsfs
-            value = getattr(seen, name, None)
+            value = getattr(seen, name, None) if told else None
             if isinstance(value, int):
                 return value
         seen = seen.__cause__

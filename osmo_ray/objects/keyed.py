@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, Protocol
+
+from osmo_ray.objects.protocol import ObjectError
+
+ADDRESSING = ("", "path", "virtual", "auto")
+"""How S3 finds a bucket: in the path (`http://host/bucket`), in the name (`http://bucket.host`), or as its library
+chooses; empty is `auto`."""
 
 
 class Key(Protocol):
@@ -19,6 +26,8 @@ class Key(Protocol):
     def region(self) -> str: ...
     @property
     def override_url(self) -> str: ...
+    @property
+    def addressing(self) -> str: ...
 
 
 def below(url: str, prefix: str) -> str:
@@ -48,8 +57,24 @@ def store_options(keys: Sequence[Key], url: str) -> dict[str, Any]:
             return {"connection_string": told}
         host = {"account_host": key.override_url} if key.override_url else {}
         return {**named, "account_key": key.access_key, **host}
+    place = {"endpoint_url": key.override_url} if key.override_url else {}
+    if url.startswith(("gs:", "gcs:")):
+        return {"token": _google(key), **place}
     if not url.startswith(("s3:", "s3a:")):
         return {}
-    more = {"region_name": key.region} if key.region else {}
-    place = {"endpoint_url": key.override_url} if key.override_url else {}
-    return {"key": key.access_key_id, "secret": key.access_key, **place, **({"client_kwargs": more} if more else {})}
+    if key.addressing not in ADDRESSING:
+        known = ", ".join(filter(None, ADDRESSING))
+        raise ObjectError(f"addressing {key.addressing!r} of {key.endpoint}: write one of {known}", permanent=True)
+    region = {"client_kwargs": {"region_name": key.region}} if key.region else {}
+    style = {"config_kwargs": {"s3": {"addressing_style": key.addressing}}} if key.addressing else {}
+    return {"key": key.access_key_id, "secret": key.access_key, **place, **region, **style}
+
+
+def _google(key: Key) -> Any:
+    """A service account's key file as its text, or a path to one, or a name that gcsfs knows (`anon`, `cloud`)."""
+    if not key.access_key.lstrip().startswith("{"):
+        return key.access_key
+    try:
+        return json.loads(key.access_key)
+    except ValueError as error:
+        raise ObjectError(f"the key of {key.endpoint} is no service account's JSON: {error}", permanent=True) from None

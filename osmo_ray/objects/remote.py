@@ -6,6 +6,7 @@ what it leaves open (create-only puts, whole-or-nothing streams) and says which 
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 import time
@@ -30,6 +31,7 @@ _SMALL = 32 << 20
 _BULK = 1000
 _PROBES = ".osmo-probe"
 _MODIFIED = ("LastModified", "last_modified", "updated", "mtime", "created")
+_OLD_SERVERS = {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
 _memory = threading.Lock()
 
 
@@ -40,8 +42,8 @@ class FsspecStore:
         self.url = url.rstrip("/")
         self._scheme = url.split("://", 1)[0].lower()
         with faults.translated(url, writing=True):
-            self._fs, root = fsspec.core.url_to_fs(self.url, **{"use_listings_cache": False, **options})
-        self._root = str(root).rstrip("/")
+            self._fs, root = _filesystem(self._scheme, self.url, {"use_listings_cache": False, **options})
+        self._root = root.rstrip("/")
 
     @cached_property
     def conditional(self) -> bool:
@@ -235,6 +237,29 @@ class FsspecStore:
             expiry=datetime.now(tz=UTC) + timedelta(seconds=ttl),
         )
         return f"{fs.service_client.get_blob_client(container, blob).url}?{token}"
+
+
+def _filesystem(scheme: str, url: str, options: dict[str, Any]) -> tuple[Any, str]:
+    """fsspec's filesystem and the path in it."""
+    if scheme in ("gs", "gcs"):  # its plain one: another asks Google itself about every bucket, wherever that lies
+        try:
+            from gcsfs.core import GCSFileSystem
+        except ImportError:
+            raise ObjectError(f"{url} needs gcsfs; pip install 'osmo-ray[gcs]'", permanent=True) from None
+        return GCSFileSystem(**options), GCSFileSystem._strip_protocol(url)
+    found, root = fsspec.core.url_to_fs(url, **(_s3_options(options) if scheme in ("s3", "s3a") else options))
+    return found, str(root)
+
+
+def _s3_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Signatures of version 4, also in signed URLs: the only ones that all servers take. Servers that are not AWS may
+    not know the checksums that its library sends by default, and answer with an error: they get them only where the
+    protocol demands one. What is read is verified by its own hash in any case."""
+    client = options.get("client_kwargs") or {}
+    named = (os.environ.get(name) for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
+    other = options.get("endpoint_url") or client.get("endpoint_url") or any(named)
+    ours = {"signature_version": "s3v4", **(_OLD_SERVERS if other else {})}
+    return {**options, "config_kwargs": {**ours, **(options.get("config_kwargs") or {})}}
 
 
 def _info(key: str, details: dict[str, Any]) -> ObjectInfo:

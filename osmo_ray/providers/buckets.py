@@ -64,7 +64,9 @@ class Place:
         try:
             found = yaml.safe_load(Path(self.credential_file).read_text())
             known = {
-                name: str(found[name]) for name in ("access_key_id", "access_key", "override_url") if name in found
+                name: str(found[name])
+                for name in ("access_key_id", "access_key", "override_url", "addressing")
+                if name in found
             }
             return DataKey(self.path, region=self.region, **known)
         except (OSError, yaml.YAMLError, TypeError) as error:

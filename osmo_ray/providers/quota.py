@@ -54,10 +54,12 @@ class QuotaSnapshot:
     stale: bool = False
     error: str = ""
     """Why the newest answer could not be used, while `stale`."""
+    default: str = ""
+    """The queue of pools that `pools` does not name; empty: the queue of the pool's name."""
 
     def resolve(self, pool: str) -> str:
-        """The queue of a pool: what `pools` says, else the queue of the same name (which may not exist)."""
-        return self.pools.get(pool, pool)
+        """The queue of a pool: what `pools` says, else the default (which may not exist)."""
+        return self.pools.get(pool, self.default or pool)
 
 
 class QuotaProvider(Protocol):

@@ -156,6 +156,11 @@ class Book:
         if entry.supervisor is not None:
             entry.supervisor.signal(signal.SIGUSR1)
 
+    def release(self, entry: Entry, *, rerun: bool) -> None:
+        """End a hold; a rerun counts only for the hold that goes on now."""
+        old = entry.orders
+        self.order(entry, replace(old, rerun=old.rerun + 1) if rerun else replace(old, release=True))
+
     def update(self, entry: Entry, plan: AttemptPlan) -> None:
         """What a plan says to an attempt that is here."""
         self.order(entry, entry.orders.updated(plan))

@@ -71,6 +71,8 @@ class Orders:
     why: str = ""
     release: bool = False
     """End a hold."""
+    rerun: int = 0
+    """How often it was asked to run again in place; counts for the hold during which it grows."""
 
     def updated(self, plan: AttemptPlan) -> Orders:
         """These orders with what a (newer) plan adds; generations never go back."""
@@ -83,6 +85,7 @@ class Orders:
             grace=self.grace,
             why=self.why,
             release=self.release,
+            rerun=self.rerun,
         )
 
 

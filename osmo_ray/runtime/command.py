@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from osmo_ray.runtime import container, network, process, pyenv, reasons
+from osmo_ray.runtime import container, hold, network, process, pyenv, reasons
 from osmo_ray.runtime.errors import RuntimeFailure
 from osmo_ray.runtime.launch import Running, Start, hold_network, start
 from osmo_ray.runtime.sandbox import Sandbox as Jail
@@ -151,8 +151,10 @@ class Command:
         return self._judge(time.monotonic() - begun, oom_before)
 
     def pause(self, generation: int) -> None:
-        """The sandbox stays up with nothing running in it, for people who look inside."""
-        if self.sup.job.mode != "container":
+        """The sandbox stays up with nothing running in it, for people who look inside. OSError when it cannot."""
+        if self.sup.job.mode == "container":
+            self._begin(generation, (hold.stay(self.sup), container.engine_environment({})))
+        else:
             self._begin(generation, ((), {"PATH": self.place.path()}))
 
     def last_checkpoint(self, generation: int) -> str:
@@ -180,6 +182,7 @@ class Command:
         environment = self.place.environment(tokens)
         argv = self.place.argv(tokens, environment)
         if self.sup.job.mode == "container":
+            hold.go(self.sup)
             line = container.argv(self.sup, argv, environment, self.mounts, self._network_holder())
             return line, container.engine_environment(environment)
         return argv, environment

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from osmo_ray.runtime import reasons
+from osmo_ray.runtime import hold, reasons
 from osmo_ray.runtime.errors import RuntimeFailure
 from osmo_ray.runtime.place import Place
 from osmo_ray.runtime.sandbox import INPUT, OUTPUT
@@ -281,8 +281,8 @@ def argv(
 ) -> tuple[str, ...]:
     """The engine's command line for this generation."""
     plan, name = sup.plan, container_name(str(sup.plan.key))
-    if sup.generation > 0 and _run([sup.job.engine, "container", "inspect", name]) == 0:
-        return (sup.job.engine, *sup.job.engine_global, "start", "--attach", name)
+    if sup.runs > 1 and exists(sup.job.engine, name):
+        return start_again(sup.job)
     line = [
         sup.job.engine, *sup.job.engine_global, "run", *sup.job.engine_run, "--name", name,
         "--hostname", sup.place.hostname, "--pull", "never",
@@ -311,7 +311,20 @@ def argv(
     for key, value in given.items():
         # A value on the command line could be read by other users of the host.
         line += ["--env", f"{key}={value}" if _is_engines(key) else key]
+    if (own := hold.program(sup)) is not None:
+        line += ["--volume", f"{own.parent}:{hold.INSIDE}:ro"]
+        return (*line, "--entrypoint", f"{hold.INSIDE}/{own.name}", plan.image, *command)
     return (*line, "--entrypoint", command[0], plan.image, *command[1:])
+
+
+def exists(engine: str, name: str) -> bool:
+    """Whether the engine has a container of this name, running or not."""
+    return _run([engine, "container", "inspect", name]) == 0
+
+
+def start_again(job: Job) -> tuple[str, ...]:
+    """The engine's command line that starts the attempt's container anew, with its file system as it is."""
+    return (job.engine, *job.engine_global, "start", "--attach", container_name(str(job.plan.key)))
 
 
 def _is_engines(name: str) -> bool:
@@ -331,6 +344,10 @@ def kill(sup: Supervisor) -> None:
 def failure(sup: Supervisor, code: int) -> RuntimeFailure | None:
     """What the engine's exit code says about a container that did not start or was killed for memory."""
     name = container_name(str(sup.plan.key))
+    if refused := hold.refused(sup, code):
+        if code == hold.NOT_FOUND:
+            return reasons.command_not_found(sup.plan.argv[0], sup.plan, host=False)
+        return reasons.start_failed(f"{refused} (in the image {sup.plan.image})")
     if code == 127 and not _started(sup.job.engine, name):
         return reasons.command_not_found(sup.plan.argv[0], sup.plan, host=False)
     if code in (125, 126) and not _started(sup.job.engine, name):

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -237,11 +236,11 @@ class NodeHost:
             self.spool.raise_epoch(epoch)
             self.book.epoch = epoch
 
-    async def release(self, key: AttemptKey) -> None:
-        """End the hold of a failed attempt."""
+    async def release(self, key: AttemptKey, *, rerun: bool = False) -> None:
+        """End the hold of a failed attempt: let it go on, or run its command again in place."""
         entry = self.book.entries.get(key)
         if entry is not None:
-            await self._locked(lambda: self.book.order(entry, replace(entry.orders, release=True)))
+            await self._locked(lambda: self.book.release(entry, rerun=rerun))
 
     async def inside(self, ask: Ask, end: int) -> None:
         """Begin a session that speaks `inside.frames` over the socket `end`, which stays the caller's to close.

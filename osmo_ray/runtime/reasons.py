@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Sequence
 
 from osmo_ray.runtime.errors import RuntimeFailure
 from osmo_ray.spec.attempt import AttemptPlan
 from osmo_ray.spec.quantity import show_bytes, show_seconds
-from osmo_ray.spec.reason import Reason
+from osmo_ray.spec.reason import HELD, Reason
 
 IMAGE_PULL, DOWNLOAD_FAILED, UPLOAD_FAILED = 302, 2010, 2012
 INVALID_INPUT, INVALID_COMMAND, INVALID_FILE = 2030, 2031, 2032
@@ -123,6 +124,21 @@ def supervisor_died(rebooted: bool, killed: int) -> Reason:
     return Reason("SupervisorLost", sentence, {"processes_killed": str(killed)})
 
 
-def held(seconds: float, reason: Reason) -> Reason:
-    sentence = f"failed, and stays for {show_seconds(seconds)} so that you can look inside: {reason.sentence}"
-    return Reason("HeldForInspection", sentence, dict(reason.evidence), reason.next_command)
+def held(plan: AttemptPlan, until: float, reason: Reason) -> Reason:
+    """`until` in seconds since the epoch."""
+    at = time.strftime("%H:%M:%S", time.gmtime(until))
+    sentence = (
+        f"failed, and stays until {at} UTC ({show_seconds(plan.hold)}) for a look inside: {reason.sentence} "
+        f"(osmo workflow release {plan.workflow_id} {plan.task} ends that, with --rerun it runs again in place)"
+    )
+    return Reason(HELD, sentence, dict(reason.evidence), f"osmo shell {plan.workflow_id}/{plan.task}")
+
+
+def runs_again(times: int) -> Reason:
+    """After a hold; `times` counts the runs of this attempt."""
+    return Reason("RunAgain", f"runs again in place, with its files as they were left (run {times})")
+
+
+def not_held(why: str) -> Reason:
+    """It failed and should have stayed, which cannot be."""
+    return Reason("NotHeld", f"failed, and cannot stay for a look inside: {why}")

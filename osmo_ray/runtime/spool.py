@@ -65,7 +65,7 @@ def boot_clock() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-_SPENT = ("fs", "in", "out", "files", "secrets.json", "hosts", "resolv.conf", "hostname")
+_SPENT = ("hold", "fs", "in", "out", "files", "secrets.json", "hosts", "resolv.conf", "hostname")
 """Parts of an attempt's folder that nobody reads after its end."""
 _KEPT = ("status", "claim", "log")
 """What is left then."""

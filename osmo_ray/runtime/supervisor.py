@@ -77,6 +77,8 @@ class Supervisor:
         self.place = Place(folder, job, layout, self.host.tools, self._packages(job.mode))
         self.orders = folder.orders(job.plan)
         self.generation = 0
+        self.runs = 0
+        """How often the command was started; more than the generations where it ran again in place."""
         self.log = Log(folder.log, masker=Masker(self.plan.secrets.masked))
         self.log_in = -1
         self.stopping = False
@@ -125,6 +127,7 @@ class Supervisor:
         self.command = command
         while True:
             self._barrier()
+            self.runs += 1
             ending = command.run(self.generation)
             if ending is None:
                 continue  # ended by an order to restart
@@ -187,14 +190,28 @@ class Supervisor:
         """Stay after a failure; True when the time ends with an order to run again."""
         if ending.reason is None or self.orders.release:
             return False
-        self.report(Phase.RUNNING, reason=reasons.held(self.plan.hold, ending.reason))
-        until = time.monotonic() + self.plan.hold
-        command.pause(self.generation)
+        asked = self.orders.rerun
         try:
-            self.pump(lambda: self.orders.release or self.orders.restart > self.generation, until)
+            command.pause(self.generation)
+        except OSError as error:
+            self.log.say(reasons.not_held(str(error)).sentence)
+            return False
+        self.report(Phase.RUNNING, reason=reasons.held(self.plan, time.time() + self.plan.hold, ending.reason))
+        try:
+            self.pump(lambda: self._let_go(asked), time.monotonic() + self.plan.hold)
         finally:
             command.kill()
-        return self.orders.restart > self.generation
+        if self.orders.restart > self.generation:
+            return True
+        if self.orders.rerun <= asked:
+            return False
+        self.log.say(f"-------- exit code {ending.code}; runs again in place (run {self.runs + 1}) --------")
+        self.report(Phase.RUNNING, reason=reasons.runs_again(self.runs + 1))
+        return True
+
+    def _let_go(self, asked: int) -> bool:
+        """Whether an order ends the hold that began when `asked` reruns had been asked for."""
+        return self.orders.release or self.orders.rerun > asked or self.orders.restart > self.generation
 
     def _finish(self, code: int, reason: Reason | None, *, ran: bool = False) -> None:
         """Keep outputs and log, then say the end. An order to stop still ends this."""

@@ -98,6 +98,19 @@ class Nearness:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Tasks of a group that want to stand near each other, and smaller parts of it that want it more closely.
+
+    `tasks` are uuids; a task is in one part only.
+    """
+
+    name: str = ""
+    near: Nearness | None = None
+    tasks: frozenset[str] = frozenset()
+    parts: tuple[Part, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """The tasks of one group that have to be placed together. `rank` orders: smaller first."""
 
@@ -120,7 +133,8 @@ class Job:
     started: float | None = None
     reserved: Mapping[str, str] = field(default_factory=dict)
     """Task uuid -> node: what an earlier plan promised once others have left."""
-    nearness: Nearness | None = None
+    layout: Part | None = None
+    """Who has to stand near whom; None: nobody minds."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -188,3 +202,13 @@ class Plan:
     reserve: Mapping[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
     """Places promised for when those that leave have left; hand them back as `Job.reserved`."""
     standings: tuple[Standing, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a group that waits may hope for: why it waits at this moment, and when it will probably start (seconds since
+    the epoch; None when nothing can be said). `why` says from what that follows, or why nothing does."""
+
+    reason: Reason | None
+    start: float | None
+    why: str

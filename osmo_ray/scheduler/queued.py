@@ -5,7 +5,9 @@ The core never sees a workflow or a pool; this is where its tasks and nodes get 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 from osmo_ray.scheduler.core import status as st
 from osmo_ray.scheduler.core.cycle import run
@@ -25,9 +27,11 @@ from osmo_ray.scheduler.core.inputs import (
 )
 from osmo_ray.scheduler.core.session import Session
 from osmo_ray.scheduler.holds import STORAGE, Holds
-from osmo_ray.scheduler.model import Eviction, Job, Need, Node, Plan, Queue, Snapshot, Standing
+from osmo_ray.scheduler.model import Eviction, Job, Need, Node, Part, Plan, Queue, Snapshot, Standing
 
 PLATFORM = "platform"
+_REST = "default"
+"""The pod set of tasks that mind no neighbours."""
 Key = tuple[str, str]
 
 
@@ -138,10 +142,18 @@ def _queue(queue: Queue) -> QueueIn:
 
 
 def _job(job: Job) -> JobIn:
-    tasks = [TaskIn(n.uuid, _ask(n)) for n in job.needs]
-    tasks += [TaskIn(s.need.uuid, _ask(s.need), st.RELEASING if s.leaving else st.RUNNING, s.node) for s in job.seats]
-    near = job.nearness and Near(job.nearness.topology, job.nearness.required, job.nearness.preferred)
-    whole = GroupIn("", near or None, (PodSetIn("default", len(tasks)),))
+    sets = _pod_sets(job.layout) if job.layout else {}
+    tasks = [TaskIn(n.uuid, _ask(n), pod_set=sets.get(n.uuid, _REST)) for n in job.needs]
+    tasks += [
+        TaskIn(
+            s.need.uuid, _ask(s.need), st.RELEASING if s.leaving else st.RUNNING, s.node, sets.get(s.need.uuid, _REST)
+        )
+        for s in job.seats
+    ]
+    count = Counter(task.pod_set for task in tasks)
+    whole = _tree(job.layout or Part(), count, "")
+    if count[_REST]:
+        whole = replace(whole, pod_sets=(*whole.pod_sets, PodSetIn(_REST, count[_REST])))
     return JobIn(
         name_of(job),
         job.queue,
@@ -153,6 +165,23 @@ def _job(job: Job) -> JobIn:
         tree=whole,
         promised=frozenset(job.reserved.values()),
     )
+
+
+def _pod_sets(part: Part, above: str = "") -> dict[str, str]:
+    """Task uuid -> the name of its pod set, which is the path of its part."""
+    path = f"{above}/{part.name}"
+    found = dict.fromkeys(part.tasks, path)
+    for inner in part.parts:
+        found |= _pod_sets(inner, path)
+    return found
+
+
+def _tree(part: Part, count: Mapping[str, int], above: str) -> GroupIn:
+    """A part as the core takes it; all of it, or nothing."""
+    path = f"{above}/{part.name}"
+    near = Near(part.near.topology, part.near.required, part.near.preferred) if part.near else None
+    own = (PodSetIn(path, count[path]),) if count[path] else ()
+    return GroupIn(path, near, own, tuple(_tree(inner, count, path) for inner in part.parts))
 
 
 def _ask(need: Need) -> Ask:

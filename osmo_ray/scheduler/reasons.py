@@ -13,7 +13,7 @@ from osmo_ray.scheduler.core.entities import INFINITE, MICRO, Queue
 from osmo_ray.scheduler.core.entities import Job as CoreJob
 from osmo_ray.scheduler.core.gang import request
 from osmo_ray.scheduler.core.session import Session
-from osmo_ray.scheduler.model import Amount, Job, Need, Node
+from osmo_ray.scheduler.model import Amount, Job, Need, Node, Part
 from osmo_ray.spec.quantity import show_bytes
 from osmo_ray.spec.reason import Reason
 
@@ -38,7 +38,18 @@ def no_fit(job: Job, nodes: Mapping[str, Node], free: Mapping[str, Amount]) -> R
     whole = f"a gang of {len(job.needs)} tasks: " if len(job.needs) > 1 else ""
     code = "NeverFits" if never else "NoFit"
     fits = f"0 of {len(nodes)} node{'s' if len(nodes) > 1 else ''} can{' ever' if never else ' now'} take {need.name}"
-    return Reason(code, f"{whole}{fits}: {told or 'not all at once'}", _facts(job, need, nodes, free))
+    told = told or "not all at once"
+    if shared := _shared(job.layout):
+        told += f"; tasks must stand within one {shared}"
+    return Reason(code, f"{whole}{fits}: {told}", _facts(job, need, nodes, free))
+
+
+def _shared(part: Part | None) -> str:
+    """The labels of nodes that some tasks have to share."""
+    if part is None:
+        return ""
+    own = [part.near.required] if part.near and part.near.required else []
+    return ", ".join(dict.fromkeys((*own, *filter(None, map(_shared, part.parts)))))
 
 
 def _facts(job: Job, need: Need, nodes: Mapping[str, Node], free: Mapping[str, Amount]) -> dict[str, str]:

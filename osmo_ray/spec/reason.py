@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+HELD = "HeldForInspection"
+"""The code of a task that failed and stays."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reason:

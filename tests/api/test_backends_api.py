@@ -104,3 +104,38 @@ def test_a_cluster_that_does_not_answer_is_refused(client: TestClient):
 
 def test_what_is_not_there_is_not_removed(client: TestClient):
     assert client.delete("/api/x/backend/lab").status_code == 400
+
+
+def test_pools_of_a_cluster_are_a_node_set_of_their_own(world: World, client: TestClient, server: str):
+    add(client, server, pools=["big", "small"], platforms={"a100": {"labels": {"gpu": "a100"}}})
+    nodes = [NodeReport(f"lab/n{i}", "", 8.0, 8 << 30, 4, 8 << 30, platform="lab/a100", backend="lab") for i in (1, 2)]
+    world.store.save_nodes("lab", nodes, world.now)
+    wanted = HELLO.replace("  tasks:", "  resources: {default: {gpu: 3}}\n  tasks:")
+    name = client.post("/api/pool/big/workflow", json={"file": wanted}).json()["name"]
+    world.start(name, "a", node="lab/n2")
+    found = client.get("/api/pool_quota").json()
+    sets = [{p["name"]: p["resource_usage"] for p in one["pools"]} for one in found["node_sets"]]
+    assert [list(one) for one in sets] == [["default"], ["big", "small"]]
+    assert sets[1]["big"] == {
+        "quota_used": "3", "quota_free": "5", "quota_limit": "8", "total_usage": "3", "total_capacity": "8",
+        "total_free": "5",
+    }  # fmt: skip
+    assert (sets[1]["small"]["total_usage"], sets[1]["small"]["total_free"]) == ("0", "5")
+    own = int(sets[0]["default"]["total_capacity"])
+    assert found["resource_sum"]["total_capacity"] == str(own + 8), "the nodes of a set count once"
+    assert found["resource_sum"]["total_free"] == str(own + 5)
+    shown = {p["name"]: p for one in found["node_sets"] for p in one["pools"]}
+    assert (shown["big"]["backend"], shown["big"]["status"], list(shown["big"]["platforms"])) == (
+        "lab",
+        "ONLINE",
+        ["a100"],
+    )
+    mine = client.get("/api/resources", params={"pools": "big"}).json()["resources"]
+    assert [r["hostname"] for r in mine] == ["lab/n1", "lab/n2"]
+    assert mine[1]["pool_platform_labels"] == {"big": ["a100"]} and mine[1]["resource_type"] == "SHARED"
+    assert mine[1]["platform_available_fields"]["big"]["a100"]["gpu"] == "1"
+    assert client.get("/api/resources/lab/n2").json()["resources"][0]["backend"] == "lab"
+    assert client.get("/api/resources", params={"platforms": "a100", "concise": True}).json()["pools"] != []
+    world.now += 300
+    gone = {p["name"]: p["status"] for one in client.get("/api/pool_quota").json()["node_sets"] for p in one["pools"]}
+    assert gone == {"default": "OFFLINE", "big": "OFFLINE", "small": "OFFLINE"}

@@ -21,9 +21,10 @@ from osmo_ray.api import application
 from osmo_ray.api.inside import clients, serving
 from osmo_ray.backends.fake_inside import FakeSession, FakeStream
 from osmo_ray.backends.inside import NotInside, Size
+from osmo_ray.engine.events import Observed
 from osmo_ray.spec import wire
-from osmo_ray.spec.attempt import AttemptKey
-from osmo_ray.spec.reason import Reason
+from osmo_ray.spec.attempt import AttemptKey, Observation, Phase
+from osmo_ray.spec.reason import HELD, Reason
 from osmo_ray.spec.wire import Say
 from tests.api.world import World
 
@@ -52,8 +53,8 @@ class Nodes:
         self.streams.append(FakeStream())
         return self.streams[-1]
 
-    async def release(self, key: AttemptKey, node: str) -> None:
-        self._begin("release", key, node)
+    async def release(self, key: AttemptKey, node: str, *, rerun: bool = False) -> None:
+        self._begin("rerun" if rerun else "release", key, node)
 
     def _begin(self, *what: Any) -> None:
         self.asked.append(what)
@@ -374,6 +375,18 @@ async def test_a_hold_is_released(platform: Platform) -> None:
     reply = await platform.post(f"/api/x/workflow/{platform.name}/task/a/release")
     assert reply.status_code == 200
     assert platform.nodes.asked == [("release", AttemptKey(task.uuid, 0), "n1")]
+
+
+async def test_only_a_held_task_runs_again_in_place(platform: Platform) -> None:
+    task = platform.world.task(platform.name, "a")
+    path = f"/api/x/workflow/{platform.name}/task/a/release"
+    refused = await platform.post(path, rerun=True)
+    assert refused.status_code == 409 and "is not held" in refused.json()["message"]
+    key = AttemptKey(task.uuid, 0)
+    held = Observation(key, Phase.RUNNING, platform.world.now, node="n1", reason=Reason(HELD, "failed, and stays"))
+    platform.world.happen(platform.name, Observed(held))
+    assert (await platform.post(path, rerun=True)).status_code == 200
+    assert platform.nodes.asked == [("rerun", key, "n1")]
 
 
 def test_a_lone_zero_waits_only_a_moment() -> None:

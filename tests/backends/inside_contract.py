@@ -83,3 +83,4 @@ class InsideContract:
     async def test_releasing_what_is_not_held_is_no_error(self, backend: Backend):
         node = await self.node(backend)  # type: ignore[attr-defined]
         await backend.release(AttemptKey("f" * 32, 0), node)
+        await backend.release(AttemptKey("f" * 32, 0), node, rerun=True)

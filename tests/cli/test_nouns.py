@@ -152,3 +152,16 @@ def test_completion_scripts_are_sound(shell: str, capsys: Capture, tmp_path: Pat
     env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(["bash", "-c", f"{script}\n{ask}"], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["list"]
+
+
+def test_pools_tell_what_they_share_once(site: Site, capsys: Capture) -> None:
+    (site.world.folder / "quota.yaml").write_text(
+        "queues: [{name: all}, {name: one, parent: all, gpu: {quota: 1}}, {name: two, parent: all}]\n"
+        "pools: {default: one, other: two}\n"
+    )
+    used = osmo(capsys, "pool", "list").splitlines()
+    assert used[0].split("  ")[0] == "Pool" and "Quota Limit" in used[0]
+    assert "(shared)" not in used[1] and used[2].split()[0] == "other" and used[2].endswith("(shared)")
+    free = osmo(capsys, "pool", "list", "--mode", "free").splitlines()
+    assert "Quota Free" in free[0] and "Total Usage" not in free[0]
+    (site.world.folder / "quota.yaml").unlink()

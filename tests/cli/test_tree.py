@@ -125,3 +125,22 @@ def test_a_canceled_workflow_says_who_and_why() -> None:
     reason = {"code": "Canceled", "sentence": "canceled by eve: enough", "evidence": {}, "next_command": ""}
     told = {"name": "w-1", "status": "FAILED_CANCELED", "reason": reason, "tasks": [explained("a", "FAILED_CANCELED")]}
     assert report(told) == ["w-1  FAILED_CANCELED: canceled by eve: enough (1 tasks)"]
+
+
+def test_a_wait_is_told_with_its_place_in_the_line_and_an_estimate() -> None:
+    from datetime import UTC, datetime, timedelta
+
+    start = (datetime.now(UTC) + timedelta(minutes=12)).replace(tzinfo=None).isoformat()
+    facts = {
+        "queue": "train", "position": "2 of 5", "held": "8 GPU", "quota": "8 GPU", "limit": "16 GPU",
+        "fair_share": "8 GPU", "would_start_with": "2 GPU more free on n3",
+    }  # fmt: skip
+    reason = {"code": "NoFit", "sentence": "no room", "evidence": facts, "next_command": ""}
+    one = explained("t", "PROCESSING", reason=reason, expected_start=start, expected_why="from earlier tasks")
+    lines = report({"name": "w-1", "status": "PENDING", "reason": None, "tasks": [one]})
+    assert lines[1:4] == [
+        "  position    2 of 5 in queue train",
+        "  queue       holds 8 GPU: quota 8 GPU, limit 16 GPU, fair share 8 GPU",
+        "  starts with 2 GPU more free on n3",
+    ]
+    assert lines[4].startswith("  expected    in about 12 minutes (") and lines[4].endswith("), from earlier tasks")

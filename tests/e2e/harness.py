@@ -47,6 +47,7 @@ class Platform:
             "OSMO_HOME": str(self.home),
             "OSMO_URL": self.url,
             "OSMO_CONFIG_FILE_DIR": str(self.home / "client"),
+            "OSMO_LOG_FILE_DIR": str(self.home / "client"),
             "OSMO_LEASE_TTL": "4",
             "OSMO_ATTEMPT_LEASE": "30",
             "PYTHONPATH": str(ROOT),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import socket
@@ -274,10 +275,50 @@ def test_files_go_up_and_down_by_rsync(platform: Platform, task: str, tmp_path: 
     (tmp_path / "up/deep").mkdir(parents=True)
     (tmp_path / "up/deep/big").write_bytes(os.urandom(5_000_000))
     (tmp_path / "up/a name").write_text("x")
-    platform.cli("workflow", "rsync", "upload", task, "main", f"{tmp_path}/up/:data/")
+    platform.cli("workflow", "rsync", "upload", "--once", task, "main", f"{tmp_path}/up/:data/")
     assert inside(platform, task, "cat", "/osmo/run/workspace/data/a name").stdout == "x"
     platform.cli("workflow", "rsync", "download", f"{task}/main", f"/osmo/run/workspace/data/:{tmp_path}/down")
     assert (tmp_path / "down/deep/big").read_bytes() == (tmp_path / "up/deep/big").read_bytes()
+
+
+@pytest.mark.servers
+def test_an_upload_goes_on_in_the_background_until_it_is_stopped(platform: Platform, task: str, tmp_path: Path):
+    """What changes here changes there; one folder has one upload; a killed one is not taken for alive."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/one").write_text("1")
+    line = ("workflow", "rsync", "upload", task, "main", f"{tmp_path}/src/:live/")
+    platform.cli(*line)
+    platform.cli(*line)
+    there = "/osmo/run/workspace/live"
+    assert inside(platform, task, "cat", f"{there}/one").stdout == "1"
+    (tmp_path / "src/one").write_text("22")
+    (tmp_path / "src/two").write_text("2")
+    until(lambda: inside(platform, task, "cat", f"{there}/one", f"{there}/two", check=False).stdout == "222", 60)
+    (one,) = syncs(platform, task)
+    assert one["alive"] and one["state"] in ("watching", "copying") and one["copies"] >= 1
+    assert f"{tmp_path}/src/" in platform.cli("workflow", "rsync", "status").stdout
+    assert "stopped" in platform.cli("workflow", "rsync", "stop", task).stdout
+    (one,) = syncs(platform, task)
+    assert not one["alive"] and one["state"] == "ended"
+
+
+@pytest.mark.servers
+def test_a_folder_is_sent_from_the_submission_to_the_end(platform: Platform, tmp_path: Path):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/go").write_text("now")
+    script = "while [ ! -e /osmo/run/workspace/go ]; do sleep 0.1; done; cat /osmo/run/workspace/go"
+    (tmp_path / "w.yaml").write_text(FAILS.replace("held", "fed").replace("    hold: 10\n", "").replace(
+        'echo evidence > /tmp/left; exit 3', script))  # fmt: skip
+    said = platform.cli("workflow", "submit", str(tmp_path / "w.yaml"), "--rsync", f"{tmp_path}/src/:")
+    assert "until it ends" in said.stderr
+    id = str(re.search(r"Workflow ID +- (\S+)", said.stdout)[1])  # type: ignore[index]
+    assert platform.wait(id) == "COMPLETED"
+    assert "now" in platform.cli("workflow", "logs", id).stdout
+    until(lambda: not syncs(platform, id)[0]["alive"], 60)
+
+
+def syncs(platform: Platform, id: str) -> list[dict[str, Any]]:
+    return list(json.loads(platform.cli("workflow", "rsync", "status", id, "--format-type", "json").stdout)["syncs"])
 
 
 @pytest.mark.servers
@@ -313,7 +354,7 @@ def test_jupyter_that_is_not_there_is_said(platform: Platform, task: str):
 
 def test_a_failed_task_stays_for_a_look_until_it_is_released(platform: Platform):
     id = platform.submit(FAILS)
-    until(lambda: "stays for" in platform.cli("explain", id).stdout, 60)
+    until(lambda: "stays until" in platform.cli("explain", id).stdout, 60)
     assert platform.tasks(id)["main"]["status"] == "RUNNING"
     assert inside(platform, id, "cat", "/tmp/left").stdout == "evidence\n"
     platform.cli("workflow", "release", id)
@@ -342,6 +383,30 @@ def image() -> Iterator[str]:
     yield name
     subprocess.run(["podman", "rmi", "--force", name], check=False, capture_output=True)
     shutil.rmtree(folder)
+
+
+def held(platform: Platform, id: str) -> str:
+    """What is said of a task that stays, with the time until when; empty when it does not stay now."""
+    said = platform.cli("explain", id).stdout
+    return said if "stays until" in said else ""
+
+
+@pytest.mark.container
+def test_a_failed_container_is_mended_inside_and_runs_again_in_place(platform: Platform, image: str):
+    command = "[sh, -c, 'echo said; [ -e /mended ] || exit 3']"
+    text = CONTAINED.format(image=image)
+    id = platform.submit(re.sub(r"command: .*", f"command: {command}\n    hold: 30", text))
+    first = until(lambda: held(platform, id), 60)
+    assert "--rerun" in first
+    assert inside(platform, id, "cat", "/osmo/hold/stay").stdout == ""
+    assert platform.cli("workflow", "release", id, "main", "--rerun", check=False).returncode == 0
+    until(lambda: held(platform, id) not in ("", first), 60)
+    assert inside(platform, id, "sh", "-c", "echo > /mended").returncode == 0
+    assert "runs again" in platform.cli("workflow", "release", id, "--rerun").stdout
+    assert platform.wait(id) == "COMPLETED"
+    log = platform.cli("workflow", "logs", id).stdout
+    assert log.count("] said") == 3 and "exit code 3; runs again in place (run 3)" in log
+    assert platform.tasks(id)["main"]["retry_id"] == 0
 
 
 @pytest.mark.container

@@ -80,6 +80,7 @@ def test_the_wheel_holds_the_program_and_nothing_else(wheel: Path):
     assert {"osmo_ray/py.typed", "osmo_ray/program.py", "osmo_ray/platform/bring_up.py"} <= code
     for source in (ROOT / "osmo_ray").rglob("*.py"):
         assert str(source.relative_to(ROOT)) in code
+    assert {f"osmo_ray/runtime/hold/hold.{kind}" for kind in ("x86_64", "aarch64")} <= code
     assert any("migrations" in n for n in code)
     assert not [n for n in names if "test" in n.lower().split("/")[0] or "__pycache__" in n]
     assert any(n.endswith("entry_points.txt") for n in names) and any("LICENSE" in n for n in names)

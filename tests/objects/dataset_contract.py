@@ -212,14 +212,6 @@ class DatasetContract:
         Dataset(open_bucket(store, key=b"k" * 32), "d").download(tmp_path / "out")
         assert tree(tmp_path / "out") == tree(source)
 
-
-def _all(work: object, count: int) -> None:
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(count)]  # type: ignore[arg-type]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
     def test_an_attempt_commits_once_and_not_after_a_later_one(self, store: ObjectStore, tmp_path: Path) -> None:
         dataset = Dataset(open_bucket(store), "robots", create=True)
 
@@ -259,3 +251,11 @@ def _all(work: object, count: int) -> None:
         made = [version.lineage.retry for version in dataset.versions()]
         assert made == sorted(made) and made[-1] == 5 and len(told) == 6
         assert sorted(t for t in told if isinstance(t, int)) == made
+
+
+def _all(work: object, count: int) -> None:
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(count)]  # type: ignore[arg-type]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()

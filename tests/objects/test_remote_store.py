@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from aiohttp.http_exceptions import ContentLengthError
 from moto.server import ThreadedMotoServer
 from store_contract import ObjectStoreContract
 
@@ -132,6 +133,7 @@ class _Boto(Exception):
         (ValueError("bad option"), True),
         (type("NoCredentialsError", (Exception,), {})(), True),
         (RuntimeError("unheard of"), False),
+        (ContentLengthError("half of it"), False),
     ],
 )
 def test_what_may_pass(error: Exception, permanent: bool) -> None:

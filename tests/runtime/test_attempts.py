@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hosting import Begin, Host, again, alive, pids_of, plan, shell, wait_for
 from osmo_ray.runtime import Options, StaleEpoch
 from osmo_ray.runtime.logs import stored_log
 from osmo_ray.runtime.work import open_store
-from osmo_ray.spec.attempt import InputPlan, OutputPlan, Phase
+from osmo_ray.spec.attempt import AttemptPlan, InputPlan, Observation, OutputPlan, Phase
 from osmo_ray.spec.model import RaySpec
 
 
@@ -215,6 +216,67 @@ async def test_a_failed_task_can_stay_until_released(any_host: Host) -> None:
     assert held.phase is Phase.RUNNING
     await any_host.release(one.key)
     assert (await any_host.end(one.key)).exit_code == 5
+
+
+COUNT = "echo x >> {{output}}/n; n=$$(wc -l < {{output}}/n); echo run $n; "
+
+
+async def test_a_held_task_runs_again_in_place(any_host: Host) -> None:
+    """The same attempt with its files as left; the new exit code counts."""
+    one = shell(COUNT + "[ $n -lt 3 ] && exit 5; exit 6", hold=1000.0)
+    await any_host.apply(1, [one])
+    for run in (1, 2):
+        await stays(any_host, one, run)
+        await any_host.release(one.key, rerun=True)
+    await stays(any_host, one, 3)
+    await any_host.release(one.key)
+    end = await any_host.end(one.key)
+    assert (end.exit_code, end.restart) == (6, 0)
+    assert await any_host.text(one.key) == "run 1\nrun 2\nrun 3"
+    log = (await any_host.logs(one.key, 0, 1 << 20, 0)).data.decode()
+    assert log.count("runs again in place") == 2 and "exit code 5; runs again in place (run 2)" in log
+    assert count(any_host, one, lambda o: o.reason is not None and o.reason.code == "RunAgain") == 2
+
+
+async def test_a_rerun_survives_the_host_program(begin: Begin) -> None:
+    """The supervisor holds on; the next host adopts it with the orders that were given."""
+    first = await begin(Options(engine="off"))
+    one = shell(COUNT + "[ $n = 2 ] || exit 5", hold=1000.0)
+    await first.apply(1, [one])
+    await first.until(one.key, held)
+    await first.close()
+    second = await begin(Options(engine="off"))
+    await second.until(one.key, held)
+    await second.release(one.key, rerun=True)
+    assert (await second.end(one.key)).exit_code == 0
+
+
+async def test_a_rerun_before_the_failure_does_not_count(any_host: Host) -> None:
+    one = shell(COUNT + "while [ ! -e {{output}}/go ]; do sleep 0.05; done; exit 5", hold=1000.0)
+    await any_host.apply(1, [one])
+    await any_host.says(one.key, "run 1")
+    await any_host.release(one.key, rerun=True)
+    (any_host.spool.folder(one.key).data_out / "go").touch()
+    seen = await any_host.until(one.key, held)
+    assert seen.reason is not None and "--rerun" in seen.reason.sentence
+    assert seen.reason.next_command == f"osmo shell wf-1/{one.task}"
+    await any_host.release(one.key)
+    assert (await any_host.end(one.key)).exit_code == 5
+    assert await any_host.text(one.key) == "run 1"
+
+
+def held(seen: Observation) -> bool:
+    return seen.reason is not None and seen.reason.code == "HeldForInspection"
+
+
+async def stays(host: Host, one: AttemptPlan, times: int) -> None:
+    """Wait until it is held for the n-th time."""
+    while count(host, one, held) < times:
+        host.seen.extend(await host.observe(1.0))
+
+
+def count(host: Host, one: AttemptPlan, good: Callable[[Observation], bool]) -> int:
+    return sum(o.key == one.key and good(o) for o in host.seen)
 
 
 async def test_a_hold_ends_by_itself(any_host: Host) -> None:

@@ -135,6 +135,44 @@ async def test_a_container_is_ended_restarted_and_missing_programs_are_named(con
 
 
 @pytest.mark.container
+async def test_a_failed_container_stays_and_runs_again_in_place(contained: Host, image: str) -> None:
+    """With the file system that the command left, also for another host program; the image is not touched."""
+    script = "touch /n$$(ls -d /n* | wc -l); ls -d /n*; [ -e /fixed ] || exit 5"
+    one = shell(f"touch /n; {script}", image=image, hold=1000.0)
+    await contained.apply(1, [one])
+    held = await contained.until(one.key, lambda o: o.reason is not None and o.reason.code == "HeldForInspection")
+    assert held.phase is Phase.RUNNING
+    name = container_name(str(one.key))
+    await wait_for(lambda: podman("inspect", "--format", "{{.State.Running}}", name) == "true", "it does not stay")
+    assert podman("exec", name, "ls", "-d", "/n", "/n1").split() == ["/n", "/n1"]
+    assert "sleep" not in podman("exec", name, "ls", "/osmo/hold")
+    podman("exec", name, "touch", "/fixed")
+    await contained.release(one.key, rerun=True)
+    end = await contained.end(one.key)
+    assert (end.exit_code, end.restart) == (0, 0)
+    assert (await contained.text(one.key)).split() == ["/n", "/n1", "/n", "/n1", "/n2"]
+    assert podman("ps", "-aq", "--filter", f"name={name}") == ""
+
+
+@pytest.mark.container
+async def test_a_held_container_ends_with_its_group_and_a_missing_program_is_named(contained: Host, image: str) -> None:
+    one = shell("exit 5", image=image, hold=1000.0)
+    missing = again(shell("", image=image, hold=0.1), argv=("nvcc", "--version"))
+    await contained.apply(1, [one, missing])
+    await contained.until(one.key, lambda o: o.reason is not None and o.reason.code == "HeldForInspection")
+    await contained.delete(1, [one.group_uuid], 0.2)
+    assert (await contained.end(one.key)).phase is Phase.LOST
+    assert podman("ps", "-aq", "--filter", f"name={container_name(str(one.key))}") == ""
+    end = await contained.end(missing.key)
+    assert end.reason is not None
+    assert (end.exit_code, end.reason.code) == (3003, "CommandNotFound")
+
+
+def podman(*words: str) -> str:
+    return subprocess.run(["podman", *words], capture_output=True, text=True, check=False).stdout.strip()
+
+
+@pytest.mark.container
 async def test_a_killed_supervisor_leaves_no_container(contained: Host, image: str) -> None:
     one = shell("echo up; sleep 1000", image=image)
     await contained.apply(1, [one])

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from osmo_ray.scheduler.model import Amount, Job, Nearness, Need, Node, Plan, Queue, Seat, Snapshot
+from osmo_ray.scheduler.model import Amount, Job, Nearness, Need, Node, Part, Plan, Queue, Seat, Snapshot
 from osmo_ray.scheduler.plan import plan
 from osmo_ray.scheduler.queued import Planner
 
@@ -121,7 +121,8 @@ def test_a_gang_stays_on_one_node_and_gathers_where_it_must():
     racks = [node(f"n{i}", 2, labels={"rack": f"r{i // 2}"}) for i in range(4)]
     together = plan(Snapshot(tuple(racks), (waits("g", "a", 1, LOW, 2),), queues))
     assert len(set(together.place["w", "g"].values())) == 1
-    near = waits("g", "a", 2, LOW, 2, nearness=Nearness("t", required="rack"))
+    layout = Part("", Nearness("t", required="rack"), frozenset({"g.0", "g.1"}))
+    near = waits("g", "a", 2, LOW, 2, layout=layout)
     used = replace(racks[0], used=Amount(gpu=1))
     found = plan(Snapshot((used, *racks[1:]), (near,), queues, {"t": ("rack",)}))
     assert set(found.place["w", "g"].values()) == {"n2", "n3"}

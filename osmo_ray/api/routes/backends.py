@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict
 
 from osmo_ray.api import clusters
 from osmo_ray.api.errors import ApiError
-from osmo_ray.api.routes.service import NODE_SILENT
 from osmo_ray.api.services import Services
+from osmo_ray.api.standing import NODE_SILENT
 from osmo_ray.backends.kubernetes.kubeconfig import KubeconfigError, open_kubeconfig
 from osmo_ray.backends.kubernetes.settings import Platform
 from osmo_ray.backends.protocol import BackendUnavailable

@@ -18,7 +18,7 @@ from osmo_ray.store.protocol import Credential
 
 NAME = re.compile(r"[a-zA-Z]([a-zA-Z0-9_-]*[a-zA-Z0-9])?")
 MAX_NAME = 128
-_PUBLIC = ("username", "access_key_id", "region", "override_url")
+_PUBLIC = ("username", "access_key_id", "region", "override_url", "addressing")
 """Parts of registry and data credentials that are no secrets."""
 MOST = 200
 """Credentials of one user."""

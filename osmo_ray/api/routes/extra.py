@@ -13,7 +13,6 @@ from osmo_ray.api import cancel
 from osmo_ray.api.errors import ApiError
 from osmo_ray.api.loglines import AttemptLog
 from osmo_ray.api.routes.common import User
-from osmo_ray.api.routes.service import NODE_SILENT
 from osmo_ray.api.services import Services
 from osmo_ray.api.shapes import (
     BulkCancel,
@@ -30,11 +29,13 @@ from osmo_ray.api.shapes import (
     UsageView,
     stamp,
 )
+from osmo_ray.api.standing import NODE_SILENT
 from osmo_ray.api.sweeps import views
 from osmo_ray.api.views import amounts, reason_view
 from osmo_ray.engine.explain import explain
 from osmo_ray.engine.model import Group, Task, Workflow
 from osmo_ray.engine.status import TaskStatus
+from osmo_ray.scheduler.model import Outlook
 from osmo_ray.store.protocol import TaskRow, WorkflowQuery
 
 LAST_LINES = 5
@@ -53,7 +54,8 @@ def routes(services: Services) -> APIRouter:
         workflow = await asyncio.to_thread(cancel.find, services, name)
         told = [(g, t) for g in workflow.groups for t in g.tasks if all_tasks or _worth(t)]
         tails = await _tails(services, workflow, [t for _, t in told])
-        tasks = [_explained(workflow, g, t, tails.get(t.uuid, ())) for g, t in told]
+        outlook = await services.outlook(workflow.uuid) if any(_queued(t) for _, t in told) else {}
+        tasks = [_explained(workflow, g, t, tails.get(t.uuid, ()), outlook.get(g.name)) for g, t in told]
         return Explanation(
             name=workflow.id, status=workflow.status.value, reason=reason_view(workflow.reason), tasks=tasks
         )
@@ -138,8 +140,17 @@ def _worth(task: Task) -> bool:
     return task.status not in (TaskStatus.COMPLETED, TaskStatus.RUNNING) or task.reason is not None
 
 
-def _explained(workflow: Workflow, group: Group, task: Task, tail: Sequence[str]) -> Explained:
+def _queued(task: Task) -> bool:
+    return task.status is TaskStatus.PROCESSING
+
+
+def _explained(
+    workflow: Workflow, group: Group, task: Task, tail: Sequence[str], outlook: Outlook | None = None
+) -> Explained:
+    """A stored reason is told when its code changes; whoever waits is told with the numbers of this moment."""
     asked = amounts(workflow, task.name)
+    hopes = outlook if _queued(task) else None
+    fresh = hopes.reason if hopes else None
     return Explained(
         group=group.name,
         task=task.name,
@@ -147,7 +158,9 @@ def _explained(workflow: Workflow, group: Group, task: Task, tail: Sequence[str]
         status=task.status.value,
         exit_code=task.exit_code,
         node=task.node or None,
-        reason=reason_view(explain(workflow, group, task)),
+        reason=reason_view(fresh or explain(workflow, group, task)),
+        expected_start=stamp(hopes.start) if hopes and hopes.start else None,
+        expected_why=hopes.why if hopes else "",
         usage=dict(task.usage),
         limits={"cpu": asked.cpu, "memory": asked.memory, "gpu": asked.gpu, "storage": asked.storage},
         last_lines=list(tail),

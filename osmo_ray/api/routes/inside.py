@@ -18,6 +18,7 @@ from osmo_ray.api.shapes import Named, RouterReply
 from osmo_ray.backends.inside import NotInside
 from osmo_ray.backends.protocol import BackendUnavailable
 from osmo_ray.spec.attempt import AttemptKey
+from osmo_ray.spec.reason import HELD
 from osmo_ray.store.protocol import SessionKey
 
 MAX_PORTS = 30
@@ -64,10 +65,13 @@ def routes(services: Services) -> APIRouter:
         return _reply(request, keys.make(services, user.user, workflow, found, keys.RSYNC + keys.CONTROL))
 
     @router.post("/api/x/workflow/{name}/task/{task}/release")
-    async def release(name: str, task: str) -> Named:
+    async def release(name: str, task: str, rerun: bool = False) -> Named:
         workflow, found = await asyncio.to_thread(keys.running_task, services, name, task)
+        if rerun and (found.reason is None or found.reason.code != HELD):
+            message = f"Task {task} of {workflow.id} is not held after a failure, so it cannot be run again in place."
+            raise ApiError(message, "USER", 409, workflow.id)
         try:
-            await services.inside.release(AttemptKey(found.uuid, found.retry_id), found.node)
+            await services.inside.release(AttemptKey(found.uuid, found.retry_id), found.node, rerun=rerun)
         except BackendUnavailable as error:
             raise ApiError(f"The node cannot be told now: {error}", "USER", 503, workflow.id) from error
         except NotInside as error:

@@ -1,19 +1,14 @@
-"""Pools, their use, and the nodes behind them.
-
-Every pool stands on every node of the backend; how much of them is a pool's own say the quotas, where there are any.
-Numbers of use come from the tasks that hold something now, numbers of capacity from the nodes' own reports.
-"""
+"""Pools, their use, and the nodes behind them, as clients read them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
 
 from fastapi import APIRouter
 
 from osmo_ray.api import grounds
 from osmo_ray.api.errors import ApiError
-from osmo_ray.api.grounds import configured
 from osmo_ray.api.nouns import (
     ConciseList,
     ConcisePool,
@@ -32,73 +27,18 @@ from osmo_ray.api.nouns import (
     Usage,
 )
 from osmo_ray.api.routes.common import Many, User
-from osmo_ray.api.routes.service import NODE_SILENT
 from osmo_ray.api.services import Services
+from osmo_ray.api.standing import Held, Standing, Use, in_use, node_sets, standings
 from osmo_ray.api.submission import check_pool, pool_names
 from osmo_ray.api.views import gibi
 from osmo_ray.spec.attempt import NodeReport
 from osmo_ray.spec.model import Timeouts, WorkflowSpec
 from osmo_ray.spec.pools import PlatformSpec
 from osmo_ray.spec.quantity import show_seconds
-from osmo_ray.store.protocol import TaskQuery, TaskRow
 
-HOLDING = ("SCHEDULING", "INITIALIZING", "RUNNING")
 UNLIMITED = -1.0
 _NOTHING = WorkflowSpec("", ())
 _EVERYTHING = WorkflowSpec("", (), timeout=Timeouts(float("inf"), float("inf")))
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What tasks hold on a node or in a pool; `firm` are the GPUs of tasks that are never asked to give way."""
-
-    cpu: float = 0.0
-    memory: int = 0
-    gpu: int = 0
-    storage: int = 0
-    firm: int = 0
-
-    def plus(self, row: TaskRow) -> Held:
-        firm = row.gpu if row.priority != "LOW" else 0
-        return self + Held(row.cpu, row.memory, row.gpu, row.storage, firm)
-
-    def __add__(self, other: Held) -> Held:
-        return Held(
-            self.cpu + other.cpu,
-            self.memory + other.memory,
-            self.gpu + other.gpu,
-            self.storage + other.storage,
-            self.firm + other.firm,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """What is held now, by node and by pool."""
-
-    nodes: Mapping[str, Held]
-    pools: Mapping[str, Held]
-
-
-def in_use(services: Services) -> Use:
-    """Read from the store, page by page."""
-    nodes: dict[str, Held] = {}
-    pools: dict[str, Held] = {}
-    offset = 0
-    while rows := services.store.list_tasks(TaskQuery(statuses=HOLDING, offset=offset, limit=1000)):
-        for row in rows:
-            nodes[row.task.node] = nodes.get(row.task.node, Held()).plus(row)
-            pools[row.pool] = pools.get(row.pool, Held()).plus(row)
-        offset += len(rows)
-        if len(rows) < 1000:
-            break
-    return Use(nodes, pools)
-
-
-def alive_nodes(services: Services) -> Sequence[NodeReport]:
-    """Nodes heard of in the last two minutes."""
-    now = services.clock()
-    return [n for _, at, n in services.store.nodes() if n.alive and now - at < NODE_SILENT]
 
 
 def routes(services: Services) -> APIRouter:
@@ -106,40 +46,32 @@ def routes(services: Services) -> APIRouter:
 
     @router.get("/api/pool")
     def pools(all_pools: bool = True, pools: Many = None) -> PoolList:
-        nodes = alive_nodes(services)
-        return PoolList(pools={name: pool_view(services, name, nodes) for name in _wanted(services, pools)})
+        found = standings(services, _wanted(services, pools))
+        return PoolList(pools={one.pool.name: pool_view(services, one) for one in found})
 
     @router.get("/api/pool_quota")
     def quota(all_pools: bool = True, pools: Many = None) -> PoolQuota:
-        nodes, use = alive_nodes(services), in_use(services)
-        found = [
-            PoolWithUsage(
-                **pool_view(services, name, nodes).model_dump(), resource_usage=_usage(services, name, nodes, use)
-            )
-            for name in _wanted(services, pools)
-        ]
-        sets = [NodeSet(pools=found)] if found else []
-        return PoolQuota(node_sets=sets, resource_sum=_sum(services, [p.name for p in found], nodes, use))
+        found, use = node_sets(standings(services, _wanted(services, pools))), in_use(services)
+        sets = [NodeSet(pools=[_with_usage(services, one, use) for one in together]) for together in found]
+        return PoolQuota(node_sets=sets, resource_sum=_sum(services, found, use))
 
     @router.get("/api/resources")
     def resources(
         user: User, pools: Many = None, platforms: Many = None, all_pools: bool = False, concise: bool = False
     ) -> ResourceList | ConciseList:
         names = _wanted(services, pools)
-        held = in_use(services).nodes
-        nodes = [n for n in alive_nodes(services) if not platforms or n.platform in platforms]
+        use = in_use(services)
         if concise:
-            return ConciseList(pools=[c for name in names for c in _concise(services, name, nodes, held)])
-        return ResourceList(resources=[_resource(services, names, n, held.get(n.name, Held())) for n in nodes])
+            found = standings(services, names)
+            return ConciseList(pools=[c for one in found for c in _concise(one, use, platforms)])
+        return ResourceList(resources=_resources(services, names, use, platforms))
 
-    @router.get("/api/resources/{name}")
+    @router.get("/api/resources/{name:path}")
     def resource(name: str) -> ResourceList:
-        held = in_use(services).nodes
-        found = [n for n in alive_nodes(services) if n.name == name]
+        found = [r for r in _resources(services, pool_names(services), in_use(services)) if r.hostname == name]
         if not found:
             raise ApiError(f"There is no node {name!r}; see osmo resource list.", "RESOURCE")
-        names = pool_names(services)
-        return ResourceList(resources=[_resource(services, names, n, held.get(n.name, Held())) for n in found])
+        return ResourceList(resources=found)
 
     return router
 
@@ -150,17 +82,17 @@ def _wanted(services: Services, names: list[str] | None) -> list[str]:
     return list(dict.fromkeys(names or pool_names(services)))
 
 
-def pool_view(services: Services, pool: str, nodes: Sequence[NodeReport]) -> PoolView:
+def pool_view(services: Services, standing: Standing) -> PoolView:
     """A pool as clients know it."""
-    share = grounds.share(services, pool) or (UNLIMITED, UNLIMITED, 1.0)
+    written, nodes = standing.pool, standing.nodes
+    share = grounds.share(services, written.name) or (UNLIMITED, UNLIMITED, 1.0)
     guarantee, maximum, weight = (int(n) if n == int(n) else n for n in share)
-    written = configured(services, pool)
     default, most = (grounds.limits(services, written, spec) for spec in (_NOTHING, _EVERYTHING))
     names = sorted({n.platform for n in nodes} | written.platforms.keys())
     status = "MAINTENANCE" if written.maintenance else "ONLINE" if nodes else "OFFLINE"
     return PoolView(
-        name=pool,
-        description=written.description or "Every node of this platform",
+        name=written.name,
+        description=written.description or _usual(services, written.backend),
         status=status,
         enable_maintenance=written.maintenance,
         backend=written.backend,
@@ -192,21 +124,27 @@ def _limit(services: Services, pool: str, capacity: int) -> float:
     return float(capacity) if share is None or share[0] == UNLIMITED else share[0]
 
 
-def _usage(services: Services, pool: str, nodes: Sequence[NodeReport], use: Use) -> Usage:
-    capacity = sum(n.gpu for n in nodes)
-    held = use.pools.get(pool, Held())
-    taken = sum(h.gpu for h in use.nodes.values())
-    limit = _limit(services, pool, capacity)
-    return _figures(held.firm, limit, held.gpu, capacity, capacity - taken)
+def _usual(services: Services, backend: str) -> str:
+    own = backend == services.settings.backend
+    return "Every node of this platform" if own else f"Every node of the cluster {backend}"
 
 
-def _sum(services: Services, pools: Sequence[str], nodes: Sequence[NodeReport], use: Use) -> Usage:
+def _with_usage(services: Services, standing: Standing, use: Use) -> PoolWithUsage:
+    held = use.pools.get(standing.pool.name, Held())
+    limit = _limit(services, standing.pool.name, standing.gpus)
+    free = standing.gpus - use.of(standing.nodes).gpu
+    usage = _figures(held.firm, limit, held.gpu, standing.gpus, free)
+    return PoolWithUsage(**pool_view(services, standing).model_dump(), resource_usage=usage)
+
+
+def _sum(services: Services, sets: Sequence[Sequence[Standing]], use: Use) -> Usage:
     """Over these pools; the nodes below them count once."""
-    capacity = sum(n.gpu for n in nodes) if pools else 0
-    taken = sum(h.gpu for h in use.nodes.values()) if pools else 0
-    held = sum((use.pools.get(p, Held()) for p in pools), Held())
-    limit = sum(_limit(services, p, capacity) for p in pools)
-    return _figures(held.firm, min(limit, float(capacity)), held.gpu, capacity, capacity - taken)
+    capacity = sum(together[0].gpus for together in sets)
+    free = sum(max(together[0].gpus - use.of(together[0].nodes).gpu, 0) for together in sets)
+    pools = [one for together in sets for one in together]
+    held = sum((use.pools.get(one.pool.name, Held()) for one in pools), Held())
+    limit = sum(_limit(services, one.pool.name, one.gpus) for one in pools)
+    return _figures(held.firm, min(limit, float(capacity)), held.gpu, capacity, free)
 
 
 def _figures(used: float, limit: float, total: float, capacity: float, free: float) -> Usage:
@@ -234,44 +172,68 @@ def _allocatable(node: NodeReport) -> dict[str, str]:
     }
 
 
-def _resource(services: Services, pools: Sequence[str], node: NodeReport, held: Held) -> Resource:
+def _resources(
+    services: Services, pools: Sequence[str], use: Use, platforms: Sequence[str] | None = None
+) -> list[Resource]:
+    """The nodes of these pools, each once."""
+    every = Counter(one.pool.backend for one in standings(services, pool_names(services)))
+    return [
+        _resource(together, node, use.nodes.get(node.name, Held()), every[together[0].pool.backend] > 1)
+        for together in node_sets(standings(services, pools))
+        for node in together[0].nodes
+        if not platforms or node.platform in platforms
+    ]
+
+
+def _resource(pools: Sequence[Standing], node: NodeReport, held: Held, shared: bool) -> Resource:
     platform, allocatable = node.platform, _allocatable(node)
+    names = [one.pool.name for one in pools]
     free = _fields(
         max(node.cpu - held.cpu, 0),
         max(node.memory - held.memory, 0),
         max(node.gpu - held.gpu, 0),
         max(node.storage - held.storage, 0),
     )
-    every = pool_names(services)
     return Resource(
         hostname=node.name,
         exposed_fields={
             "node": node.name,
-            "pool/platform": [f"{pool}/{platform}" for pool in pools],
+            "pool/platform": [f"{pool}/{platform}" for pool in names],
             **{name: amount.removesuffix("Gi") for name, amount in allocatable.items()},
         },
         usage_fields=_fields(held.cpu, held.memory, held.gpu, held.storage),
         allocatable_fields=allocatable,
         non_workflow_usage_fields=_fields(0, 0, 0, 0),
-        platform_allocatable_fields={pool: {platform: allocatable} for pool in pools},
-        platform_available_fields={pool: {platform: free} for pool in pools},
-        platform_workflow_allocatable_fields={pool: {platform: allocatable} for pool in pools},
-        config_fields={pool: {platform: PlatformConfig()} for pool in pools},
-        backend=services.settings.backend,
+        platform_allocatable_fields={pool: {platform: allocatable} for pool in names},
+        platform_available_fields={pool: {platform: free} for pool in names},
+        platform_workflow_allocatable_fields={pool: {platform: allocatable} for pool in names},
+        config_fields={one.pool.name: {platform: _config(one.pool.platform(platform))} for one in pools},
+        backend=pools[0].pool.backend,
         label_fields=dict(node.labels) or None,
-        pool_platform_labels={pool: [platform] for pool in pools},
-        resource_type="SHARED" if len(every) > 1 else "RESERVED",
+        pool_platform_labels={pool: [platform] for pool in names},
+        resource_type="SHARED" if shared else "RESERVED",
     )
 
 
-def _concise(services: Services, pool: str, nodes: Sequence[NodeReport], held: Mapping[str, Held]) -> list[ConcisePool]:
+def _config(found: PlatformSpec) -> PlatformConfig:
+    return PlatformConfig(
+        host_network=found.host_network,
+        privileged=found.privileged,
+        default_mounts=list(found.default_mounts),
+        allowed_mounts=list(found.allowed_mounts),
+    )
+
+
+def _concise(standing: Standing, use: Use, platforms: Sequence[str] | None) -> list[ConcisePool]:
     shown = []
-    for platform in sorted({n.platform for n in nodes}):
-        mine = [n for n in nodes if n.platform == platform]
-        used = sum((held.get(n.name, Held()) for n in mine), Held())
+    for platform in sorted({n.platform for n in standing.nodes}):
+        if platforms and platform not in platforms:
+            continue
+        mine = [n for n in standing.nodes if n.platform == platform]
+        used = use.of(mine)
         shown.append(
             ConcisePool(
-                pool=pool,
+                pool=standing.pool.name,
                 platform=platform,
                 status="ONLINE",
                 usage_fields=_fields(used.cpu, used.memory, used.gpu, used.storage),
@@ -281,7 +243,7 @@ def _concise(services: Services, pool: str, nodes: Sequence[NodeReport], held: M
                     sum(n.gpu for n in mine),
                     sum(n.storage for n in mine),
                 ),
-                backend=services.settings.backend,
+                backend=standing.pool.backend,
             )
         )
     return shown

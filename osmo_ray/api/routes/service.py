@@ -12,10 +12,8 @@ from osmo_ray.api.metrics import Metrics
 from osmo_ray.api.nouns import Version
 from osmo_ray.api.routes.common import Text
 from osmo_ray.api.services import Part, Services
+from osmo_ray.api.standing import NODE_SILENT
 from osmo_ray.store.protocol import StoreError, WorkflowQuery
-
-NODE_SILENT = 120.0
-"""Seconds after which a node that nobody heard of counts as gone."""
 
 
 def _shown(part: Part) -> dict[str, object]:

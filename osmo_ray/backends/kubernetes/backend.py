@@ -170,7 +170,7 @@ class KubernetesBackend:
     async def connect(self, key: AttemptKey, node: str, port: int, *, udp: bool = False) -> Stream:
         raise NotInside(_NOT_INSIDE)
 
-    async def release(self, key: AttemptKey, node: str) -> None:
+    async def release(self, key: AttemptKey, node: str, *, rerun: bool = False) -> None:
         raise NotInside(_NOT_INSIDE)
 
     async def usage(self) -> Sequence[UsageSample]:

@@ -38,6 +38,8 @@ _NO_STORAGE = Reason(
 )
 _COMPANY = 0.15
 _EACH = 0.009
+PLATFORM_LABEL = "osmo-platform"
+"""A node that was started with this Ray label is of that platform: `ray start --labels osmo-platform=a100`."""
 _URGENT = (Phase.READY, Phase.FINISHED, Phase.LOST)
 
 
@@ -57,7 +59,10 @@ class AgentSettings:
 class NodeAgent:
     """One per node; every method is safe to call again."""
 
-    def __init__(self, settings: AgentSettings, node: str, address: str, backend_id: str) -> None:
+    def __init__(
+        self, settings: AgentSettings, node: str, address: str, backend_id: str, labels: Mapping[str, str] | None = None
+    ) -> None:
+        self._labels = dict(labels or {})
         self._backend_id = backend_id
         self._lease = settings.options.lease
         on_head = node == settings.head
@@ -95,9 +100,9 @@ class NodeAgent:
     async def relay_close(self, name: str) -> None:
         await self._relays.close(name)
 
-    async def release(self, key: AttemptKey) -> None:
-        """End the hold of a failed attempt."""
-        await (await self._ready()).release(key)
+    async def release(self, key: AttemptKey, rerun: bool = False) -> None:
+        """End the hold of a failed attempt, or run its command again in place."""
+        await (await self._ready()).release(key, rerun=rerun)
 
     async def door(self) -> Address:
         """Where callers on this host find a shorter way to the same verbs."""
@@ -112,7 +117,10 @@ class NodeAgent:
 
     async def report(self) -> NodeReport:
         host = await self._ready()
-        report = replace(host.report(), backend_id=self._backend_id)
+        report = host.report()
+        platform = self._labels.get(PLATFORM_LABEL) or report.platform
+        labels = {**report.labels, **self._labels}
+        report = replace(report, backend_id=self._backend_id, labels=labels, platform=platform)
         if self._unreachable:
             return replace(report, alive=False, reasons=(*report.reasons, _NO_STORAGE))
         return report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ class _Node:
     id: str
     name: str
     address: str
+    labels: Mapping[str, str]
 
 
 class Agents:
@@ -79,7 +81,7 @@ class Agents:
             lifetime="detached",
             get_if_exists=True,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
-        ).remote(self._settings, node.name, node.address, node.id)
+        ).remote(self._settings, node.name, node.address, node.id, node.labels)
 
 
 def _named(node: _Node) -> Any | None:
@@ -100,7 +102,7 @@ async def _lives_on(agent: Any, node: _Node) -> bool:
 
 def _alive() -> list[_Node]:
     return [
-        _Node(n["NodeID"], n["NodeName"] or n["NodeManagerAddress"], n["NodeManagerAddress"])
+        _Node(n["NodeID"], n["NodeName"] or n["NodeManagerAddress"], n["NodeManagerAddress"], n.get("Labels") or {})
         for n in ray.nodes()
         if n["Alive"]
     ]

@@ -152,8 +152,8 @@ class RayBackend:
     async def connect(self, key: AttemptKey, node: str, port: int, *, udp: bool = False) -> Stream:
         return await inside.reached(node, inside.begin_connect(self._agent(node), key, port, udp=udp))
 
-    async def release(self, key: AttemptKey, node: str) -> None:
-        await inside.reached(node, self._agent(node).release.remote(key))
+    async def release(self, key: AttemptKey, node: str, *, rerun: bool = False) -> None:
+        await inside.reached(node, self._agent(node).release.remote(key, rerun))
 
     def _agent(self, node: str) -> Any:
         if (agent := self._agents.known.get(node)) is None:

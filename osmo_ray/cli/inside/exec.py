@@ -116,13 +116,15 @@ def _print(task: str, lines: list[bytes]) -> None:
 def _release_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("workflow_id", help="the workflow, or WORKFLOW/TASK")
     parser.add_argument("task", nargs="?", default="")
+    parser.add_argument("--rerun", action="store_true", help="run its command again, in place, with its files as left")
 
 
 def _release(args: argparse.Namespace) -> int:
     with connect(args) as client:
         workflow, task = task_of(client, args.workflow_id, args.task)
-        client.http.json("POST", f"/api/x/workflow/{workflow}/task/{task}/release")
-    print(f"{workflow}/{task}: released")
+        again = {"rerun": True} if args.rerun else {}
+        client.http.json("POST", f"/api/x/workflow/{workflow}/task/{task}/release", again)
+    print(f"{workflow}/{task}: {'runs again' if args.rerun else 'released'}")
     return 0
 
 

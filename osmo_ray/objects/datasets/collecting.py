@@ -88,7 +88,7 @@ def _alone(bucket: Bucket, policy: Policy) -> Iterator[Callable[[], None]]:
     if last and not last.get("done") and began - last["at"] < 2 * policy.longest:
         raise Conflict("another collection of garbage runs here; wait for it, or for its time to run out")
     try:
-        bucket.append(_COLLECTORS, number + 1, {"at": began})
+        bucket.append(_COLLECTORS, number + 1, {"at": began, "by": uuid.uuid4().hex})
     except AlreadyExists:
         raise Conflict("another collection of garbage has just begun here") from None
 

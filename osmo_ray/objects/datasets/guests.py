@@ -69,7 +69,7 @@ def claim(dataset: Dataset, by: str, metadata: Mapping[str, Any]) -> Claim:
         taken = [*bucket.numbers(layout.versions(dataset.id)), *bucket.numbers(layout.claims(dataset.id))]
         found = Claim(max(taken, default=0) + 1, by, bucket.now(), dict(metadata))
         try:
-            record = {"by": found.by, "at": found.at, "metadata": dict(metadata)}
+            record = {"by": found.by, "at": found.at, "metadata": dict(metadata), "id": uuid.uuid4().hex}
             bucket.append(layout.claims(dataset.id), found.number, record)
         except AlreadyExists:
             continue

@@ -1,7 +1,8 @@
 """An object store that tries again when an error may pass: throttling, a broken connection, a 500.
 
-`create` needs care: after an error nobody knows whether it happened, so when the next try finds the key taken, what
-lies there decides.
+`create` needs care: after an error nobody knows whether it happened, and the library below tries again by itself
+without telling. So when the key is taken, what lies there decides: the same bytes are ours. Whoever must not share them with
+another writer of the same puts something of its own into them.
 """
 
 from __future__ import annotations
@@ -46,18 +47,12 @@ class SteadyStore:
         return self._again(lambda: self._store.write(key, source))
 
     def create(self, key: str, data: bytes) -> None:
-        doubtful = False
-
         def once() -> None:
-            nonlocal doubtful
             try:
                 self._store.create(key, data)
             except AlreadyExists:
-                if not doubtful or self._store.read(key) != data:
+                if self._store.read(key) != data:
                     raise
-            except ObjectError as error:
-                doubtful = doubtful or not error.permanent
-                raise
 
         self._again(once)
 
