@@ -28,6 +28,7 @@ from osmo_ray.api.routes import (
     datasets,
     extra,
     inside,
+    lineage,
     outputs,
     page,
     pools,
@@ -48,7 +49,7 @@ Beside = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 _PARTS = (
     *(auth, signin, users, workflows, streams, tasks, pools, profile, credentials, apps, outputs, code, extra, inside),
-    *(backends, datasets, buckets, configs, queues, page),
+    *(backends, datasets, lineage, buckets, configs, queues, page),
 )
 
 
