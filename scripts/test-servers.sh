@@ -19,6 +19,7 @@ need ip iproute2
 need nc netcat-openbsd
 need rsync rsync
 need ssh openssh-client
+need docker-registry docker-registry
 need radosgw radosgw
 need ceph-mon ceph-mon
 need ceph-osd ceph-osd

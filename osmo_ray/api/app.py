@@ -26,7 +26,7 @@ from osmo_ray.backends.inside import Session, Size, Stream
 from osmo_ray.backends.protocol import BackendUnavailable
 from osmo_ray.backends.ray import inside, names
 from osmo_ray.objects import open_store
-from osmo_ray.providers import oidc, secrets
+from osmo_ray.providers import oidc, proofs, secrets
 from osmo_ray.providers.passes import Passes
 from osmo_ray.providers.quotas import open_quota, source_of
 from osmo_ray.providers.template import ProcessRenderer
@@ -109,6 +109,7 @@ def services_from(settings: Settings) -> Services:
         standings=controller_standings,
         outlook=controller_outlook,
         vault=vault,
+        prove=proofs.prove if settings.prove_credentials else None,
         passes=Passes(secrets.read_keys(key)),
         provider=oidc.from_settings(settings),
         gateway_key=gateway_key(settings),

@@ -36,8 +36,10 @@ from osmo_ray.api.routes import (
     queues,
     service,
     signin,
+    standing,
     streams,
     tasks,
+    templates,
     users,
     workflows,
 )
@@ -49,7 +51,7 @@ Beside = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 _PARTS = (
     *(auth, signin, users, workflows, streams, tasks, pools, profile, credentials, apps, outputs, code, extra, inside),
-    *(backends, datasets, lineage, buckets, configs, queues, page),
+    *(backends, datasets, lineage, buckets, configs, templates, standing, queues, page),
 )
 
 

@@ -13,10 +13,11 @@ from osmo_ray.api.grounds import POOL, RULES
 from osmo_ray.api.people import Configs
 from osmo_ray.api.services import Services
 from osmo_ray.api.shapes import Shape
+from osmo_ray.control.templates import POD_TEMPLATE
 from osmo_ray.spec import pools
 from osmo_ray.store.protocol import Config, Conflicted
 
-TYPES = (POOL, RULES)
+TYPES = (POOL, RULES, POD_TEMPLATE)
 Body = dict[str, Any]
 Revision = Annotated[int, Query(ge=1, le=2**31 - 1)]
 
@@ -101,6 +102,8 @@ def change(
     made: Body = dict(newest.body) if newest else {}
     edit(made)
     _check(type, made)
+    if type == POOL:
+        _templates_are_there(services, made)
     number = newest.revision + 1 if newest else 1
     config = Config(type, number, made, user, services.clock(), name, said.description or "", tuple(said.tags or ()))
     try:
@@ -116,10 +119,28 @@ def _check(type: str, body: Mapping[str, Any]) -> None:
         for name, value in body.items():
             if type == POOL:
                 pools.from_json(name, value)
+            elif type == POD_TEMPLATE:
+                pools.template_from_json(name, value)
             else:
                 pools.rules_from_json(name, value)
     except pools.BadPool as error:
         raise ApiError(f"{error}.", "USAGE") from None
+
+
+def templates_of(pool: Mapping[str, Any]) -> list[str]:
+    """The pod templates that a pool and its platforms name."""
+    named = list(pool.get("common_pod_template", ()))
+    for platform in pool.get("platforms", {}).values():
+        named += platform.get("override_pod_template", ())
+    return named
+
+
+def _templates_are_there(services: Services, written: Mapping[str, Any]) -> None:
+    known = body(services, POD_TEMPLATE)
+    for pool, value in written.items():
+        for name in templates_of(value):
+            if name not in known:
+                raise ApiError(f"pool {pool}: there is no pod template {name[:80]!r}.", "USAGE")
 
 
 def there(body: Mapping[str, Any], what: str, name: str) -> Any:

@@ -137,6 +137,8 @@ class Services:
     """Of a workflow by its uuid: why its groups wait now, and when they may start; empty when nobody answers."""
     vault: Vault | None = None
     """Seals credentials; without one none can be set."""
+    prove: Callable[[str, str, Mapping[str, str]], None] | None = None
+    """Tries a credential of a kind for a place before it is kept (raises `Unproven`); None: none is tried."""
     passes: Passes | None = None
     """Signs short-lived passes; without one only access tokens themselves get in."""
     provider: Provider | None = None

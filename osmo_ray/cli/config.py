@@ -12,7 +12,8 @@ from urllib.parse import quote
 from osmo_ray.cli.command import Command, connect, print_json, table
 from osmo_ray.sdk.errors import ClientError
 
-_TYPES = ("POOL", "RESOURCE_VALIDATION", "ROLE")
+_TYPES = ("POOL", "RESOURCE_VALIDATION", "POD_TEMPLATE", "ROLE")
+_READ = (*_TYPES, "SERVICE", "WORKFLOW", "DATASET", "BACKEND")
 _BASE = "/api/configs"
 
 
@@ -31,8 +32,12 @@ def _said(parser: argparse.ArgumentParser) -> None:
 
 
 def _show_arguments(parser: argparse.ArgumentParser) -> None:
-    _type(parser)
-    parser.add_argument("name", nargs="?", default="", help="one pool, list of rules or role")
+    _named(parser, _READ)
+
+
+def _named(parser: argparse.ArgumentParser, types: tuple[str, ...]) -> None:
+    _type(parser, types)
+    parser.add_argument("name", nargs="?", default="", help="one pool, list of rules, template, role or backend")
 
 
 def _show(args: argparse.Namespace) -> int:
@@ -55,7 +60,7 @@ def _yaml(value: Any) -> str:
 
 
 def _update_arguments(parser: argparse.ArgumentParser) -> None:
-    _show_arguments(parser)
+    _named(parser, _TYPES)
     parser.add_argument("--file", "-f", required=True, metavar="FILE", help="YAML or JSON; - reads standard input")
     parser.add_argument("--merge", action="store_true", help="lay it over what there is (of one pool)")
     _said(parser)
@@ -126,7 +131,7 @@ def _history(args: argparse.Namespace) -> int:
     return 0
 
 
-_KEPT = ("POOL", "RESOURCE_VALIDATION")
+_KEPT = ("POOL", "RESOURCE_VALIDATION", "POD_TEMPLATE")
 
 
 def _revision_arguments(parser: argparse.ArgumentParser) -> None:

@@ -34,6 +34,9 @@ def _set_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=FILE",
         help="values from files (- is stdin)",
     )
+    parser.add_argument(
+        "--no-check", action="store_true", help="store it without trying whether it opens the registry or the bucket"
+    )
     _here(parser)
 
 
@@ -54,7 +57,10 @@ def _set(args: argparse.Namespace) -> int:
         )
     body = {"credential": values} if args.kind == "GENERIC" else values
     with connect(args) as client:
-        client.http.json("POST", f"/api/credentials/{args.name}", body={f"{args.kind.lower()}_credential": body})
+        untried = {"check": False} if args.no_check else {}
+        client.http.json(
+            "POST", f"/api/credentials/{args.name}", untried, body={f"{args.kind.lower()}_credential": body}
+        )
     if args.kind == "DATA" and not args.platform_only:
         keys.keep(args.name, values)
     if args.format_type == "json":

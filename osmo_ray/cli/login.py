@@ -19,9 +19,9 @@ def _login_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("address", metavar="URL", help="for example https://osmo.example.org")
     parser.add_argument(
         "--method",
-        choices=("code", "password", "token", "dev"),
-        help="code: confirm in a browser; password: at the identity provider; token: an access token; dev: a name, on "
-        "loopback (default: code where the platform has an identity provider, else dev)",
+        choices=("code", "browser", "password", "token", "dev"),
+        help="code: confirm in any browser; browser: in one here; password: at the identity provider; token: an "
+        "access token; dev: a name, on loopback (default: code where the platform has an identity provider, else dev)",
     )
     parser.add_argument("--username", default="", help="with dev or password: who you are")
     parser.add_argument("--password", default="", help="with password; better asked for, or --password-file")
@@ -65,12 +65,25 @@ def _usual(args: argparse.Namespace) -> str:
 def _grant(args: argparse.Namespace, login: Login, method: str) -> Grant:
     if method == "code":
         return by_device(lambda: _info(login), lambda text: print(text, flush=True))
+    if method == "browser":
+        from osmo_ray.sdk.browser import by_browser
+
+        return by_browser(_info(login), _lead)
     info = _info(login)
     if not info.get("token_endpoint"):
         raise ClientError(f"{login.url} has no identity provider; try --method token or dev", status=400)
     user = args.username or input("User: ")
     stored = args.password_file.read_text().rstrip("\n") if args.password_file else args.password
     return by_password(info, user, stored or getpass.getpass("Password: "))
+
+
+def _lead(page: str) -> None:
+    """Open the page; who sees no browser can do so by hand."""
+    import webbrowser
+
+    print(f"Log in in a browser of this host: {page}", flush=True)
+    if sys.stdout.isatty():
+        webbrowser.open(page)
 
 
 def _info(login: Login) -> dict[str, str | None]:

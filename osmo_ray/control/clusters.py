@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from osmo_ray.backends.kubernetes.settings import ClusterSettings, Platform
 from osmo_ray.backends.many import ManyBackends
@@ -100,12 +100,20 @@ def connect(cluster: Cluster, key: Path, owner: str, storage_url: str) -> Backen
 Connect = Callable[[Cluster], Backend]
 
 
+@runtime_checkable
+class Templated(Protocol):
+    """A backend whose pods are merged over what administrators gave to their pool."""
+
+    def use_templates(self, templates: Mapping[str, Mapping[str, Any]]) -> None: ...
+
+
 class Clusters:
     """Keeps the members of `backends` what the store says."""
 
     def __init__(self, backends: ManyBackends, connect: Connect) -> None:
         self._backends, self._connect = backends, connect
         self._known: dict[str, Cluster] = {}
+        self._made: dict[str, Backend] = {}
 
     async def update(self, rows: Sequence[Cluster]) -> Mapping[str, str] | None:
         """Start what is new, end what is gone, start anew what changed. Returns the default platform of each cluster
@@ -114,6 +122,7 @@ class Clusters:
         if wanted == self._known:
             return None
         for name in [n for n, row in self._known.items() if wanted.get(n) != row]:
+            self._made.pop(name, None)
             if name in self._backends.clusters:
                 await self._backends.remove(name)
         for name, row in wanted.items():
@@ -122,10 +131,17 @@ class Clusters:
         self._known = wanted
         return {name: _default_platform(row) for name, row in wanted.items()}
 
+    def use_templates(self, templates: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+        """What administrators gave to the pods of pools, by cluster; the next pods are made with it."""
+        for name, backend in self._made.items():
+            if isinstance(backend, Templated):
+                backend.use_templates(templates.get(name, {}))
+
     async def _add(self, row: Cluster) -> None:
         try:
             # Certificates and a plugin's first token are read from files: off the loop.
-            self._backends.add(row.name, await asyncio.to_thread(self._connect, row))
+            self._made[row.name] = await asyncio.to_thread(self._connect, row)
+            self._backends.add(row.name, self._made[row.name])
             log.info("cluster %s is registered", row.name)
         except ClusterError as error:
             log.error("%s", error)

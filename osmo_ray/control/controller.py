@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from osmo_ray.backends.protocol import Backend, BackendUnavailable, StaleEpoch
-from osmo_ray.control import dispatch, notices, retention, schedule, tidy, watch
+from osmo_ray.control import dispatch, notices, retention, schedule, templates, tidy, watch
 from osmo_ray.control.cache import StepCache
 from osmo_ray.control.clusters import Clusters
 from osmo_ray.control.credentials import Purse
@@ -289,7 +289,10 @@ class Controller:
     async def _look_at_clusters(self) -> None:
         """Clusters that were registered or removed meanwhile."""
         if self.clusters is not None:
-            changed = await self.clusters.update(await self.ledger.db(self.ledger.store.clusters))
+            rows = await self.ledger.db(self.ledger.store.clusters)
+            changed = await self.clusters.update(rows)
+            if rows:
+                self.clusters.use_templates(await self.ledger.db(templates.read, self.ledger.store, rows))
             if changed is not None:
                 self.scheduling.know(changed)
                 self.ledger.schedule.set()

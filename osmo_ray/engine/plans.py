@@ -109,6 +109,7 @@ def _attempt(
         key=AttemptKey(state.uuid, state.retry_id),
         workflow_id=workflow.id,
         workflow_uuid=workflow.uuid,
+        pool=workflow.pool,
         group=group.name,
         group_uuid=group.uuid,
         task=task.name,

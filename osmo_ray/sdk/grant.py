@@ -45,10 +45,10 @@ class Grant:
         if not self.refresh_token:
             raise ClientError("The login has ended; log in again: osmo login URL", status=401)
         asked = {"grant_type": "refresh_token", "refresh_token": self.refresh_token, "client_id": self.client_id}
-        answer = _form(self.refresh_url, asked)
+        answer = form(self.refresh_url, asked)
         if "id_token" not in answer:
-            told = answer.get("error_description") or answer.get("error") or "no token"
-            raise ClientError(f"The identity provider refuses ({told}); log in again: osmo login URL", status=401)
+            why = answer.get("error_description") or answer.get("error") or "no token"
+            raise ClientError(f"The identity provider refuses ({why}); log in again: osmo login URL", status=401)
         return replace(
             self,
             id_token=str(answer["id_token"]),
@@ -59,7 +59,7 @@ class Grant:
 def by_password(info: Mapping[str, Any], user: str, password: str) -> Grant:
     """Raises `ClientError`."""
     asked = {"grant_type": "password", "username": user, "password": password, "scope": SCOPES}
-    return _granted(info, _form(_endpoint(info, "token_endpoint"), {**asked, "client_id": _client(info)}), user)
+    return granted(info, form(endpoint(info, "token_endpoint"), {**asked, "client_id": client_of(info)}), user)
 
 
 def by_device(
@@ -67,20 +67,20 @@ def by_device(
 ) -> Grant:
     """`info` asks the platform where to log in, `tell` says to the person what to do. Raises `ClientError`."""
     first = info()
-    begun = _form(_endpoint(first, "device_endpoint"), {"client_id": _client(first), "scope": SCOPES})
+    begun = form(endpoint(first, "device_endpoint"), {"client_id": client_of(first), "scope": SCOPES})
     if "device_code" not in begun:
-        raise ClientError(f"The identity provider gives no code: {_told(begun)}", status=400)
+        raise ClientError(f"The identity provider gives no code: {told(begun)}", status=400)
     page = begun.get("verification_uri_complete") or begun["verification_uri"]
     tell(str(begun.get("message") or f"Open {page} in a browser and confirm the code {begun['user_code']}"))
     pause, until = float(begun.get("interval") or 5), time.monotonic() + float(begun.get("expires_in") or 600)
     while time.monotonic() < until:
         sleep(pause)
-        asked = {"grant_type": DEVICE, "device_code": str(begun["device_code"]), "client_id": _client(first)}
-        answer = _form(_endpoint(first, "token_endpoint"), asked)
+        asked = {"grant_type": DEVICE, "device_code": str(begun["device_code"]), "client_id": client_of(first)}
+        answer = form(endpoint(first, "token_endpoint"), asked)
         if answer.get("error") == "slow_down":
             pause += 5
         elif answer.get("error") != "authorization_pending":
-            return _granted(first, answer, "")
+            return granted(first, answer, "")
     raise ClientError("Nobody confirmed the code in time; log in again", status=401)
 
 
@@ -94,30 +94,34 @@ def claims(token: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _granted(info: Mapping[str, Any], answer: Mapping[str, Any], user: str) -> Grant:
+def granted(info: Mapping[str, Any], answer: Mapping[str, Any], user: str = "") -> Grant:
+    """What a provider's token endpoint gave. Raises `ClientError`."""
     if "id_token" not in answer:
-        raise ClientError(f"The identity provider refuses: {_told(answer)}", status=401)
+        raise ClientError(f"The identity provider refuses: {told(answer)}", status=401)
     token = str(answer["id_token"])
     named = user or str(claims(token).get("preferred_username") or "")
     refresh = str(answer.get("refresh_token") or "")
-    return Grant(token, refresh, _endpoint(info, "token_endpoint"), _client(info), named)
+    return Grant(token, refresh, endpoint(info, "token_endpoint"), client_of(info), named)
 
 
-def _told(answer: Mapping[str, Any]) -> str:
+def told(answer: Mapping[str, Any]) -> str:
+    """Why it refuses, in its words."""
     return str(answer.get("error_description") or answer.get("error") or "it says nothing")[:300]
 
 
-def _endpoint(info: Mapping[str, Any], name: str) -> str:
+def endpoint(info: Mapping[str, Any], name: str) -> str:
+    """An address that the platform told. Raises `ClientError` when it has none."""
     if not info.get(name):
         raise ClientError(f"This platform offers no {name.replace('_', ' ')}; try --method token", status=400)
     return str(info[name])
 
 
-def _client(info: Mapping[str, Any]) -> str:
+def client_of(info: Mapping[str, Any]) -> str:
+    """The name of the command line's client at the provider: one without a secret, where there is one."""
     return str(info.get("device_client_id") or info.get("browser_client_id") or "")
 
 
-def _form(url: str, fields: Mapping[str, str]) -> dict[str, Any]:
+def form(url: str, fields: Mapping[str, str]) -> dict[str, Any]:
     """A form sent to the provider: over https, or over http to this host alone. Raises `ClientError`."""
     parts = urlsplit(url)
     host = parts.hostname or ""

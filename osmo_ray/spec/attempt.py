@@ -107,8 +107,8 @@ class FilePlan:
 
 @dataclass(frozen=True, slots=True)
 class DataKey:
-    """A key for what lies below `endpoint` (`s3://bucket/prefix`); `region`, `override_url` and `addressing`
-    (S3: `path`, `virtual` or `auto`) may be empty."""
+    """A key for what lies below `endpoint` (`s3://bucket/prefix`); `region`, `override_url` and `addressing` (of S3:
+    `path`, `virtual` or `auto`) may be empty."""
 
     endpoint: str
     access_key_id: str
@@ -193,6 +193,7 @@ class AttemptPlan:
     """Python packages to have without a container; a container's image brings its own."""
     secrets: Secrets = Secrets()
     """Put in where the plan is sent, by whoever holds the key."""
+    pool: str = ""
     trusted: bool = False
     """The pool allows Ray programs, which run outside the sandbox."""
 

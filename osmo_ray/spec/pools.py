@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from osmo_ray.spec.quantity import to_bytes, to_seconds
 
@@ -42,6 +42,8 @@ class PlatformSpec:
     variables: Mapping[str, Any] = field(default_factory=dict)
     rules: tuple[str | Rule, ...] = ()
     """Rules, or names of lists of them."""
+    templates: tuple[str, ...] = ()
+    """Names of pod templates that are laid over those of the pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class PoolSpec:
     exit_actions: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, Any] = field(default_factory=dict)
     rules: tuple[str | Rule, ...] = ()
+    templates: tuple[str, ...] = ()
+    """Names of pod templates, each laid over the one before it."""
     topology: Mapping[str, str] = field(default_factory=dict)
     """Key -> label of a node, from coarse to fine."""
     backend: str = ""
@@ -90,6 +94,9 @@ class PoolSpec:
 # -- the form in JSON
 
 
+_MOST_TEMPLATE = 64 << 10
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -116,6 +123,7 @@ class _Platform(_Model):
     default_mounts: list[str] = []
     default_variables: dict[str, str | int | float | None] = {}
     resource_validations: list[str | _Rule] = []
+    override_pod_template: list[str] = []
 
 
 class _Topology(_Model):
@@ -136,7 +144,20 @@ class _Pool(_Model):
     default_exit_actions: dict[str, str] = {}
     common_default_variables: dict[str, str | int | float | None] = {}
     common_resource_validations: list[str | _Rule] = []
+    common_pod_template: list[str] = []
     topology_keys: list[_Topology] = []
+
+
+class _Metadata(_Model):
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+
+
+class _Template(_Model):
+    version: Literal["v1"] = Field("v1", alias="apiVersion")
+    kind: Literal["Pod"] = "Pod"
+    metadata: _Metadata = _Metadata()
+    spec: dict[str, Any] = {}
 
 
 class _Rules(_Model):
@@ -157,6 +178,7 @@ def from_json(name: str, value: object) -> PoolSpec:
         exit_actions={action.upper(): codes for action, codes in model.default_exit_actions.items()},
         variables=model.common_default_variables,
         rules=tuple(map(_rule, model.common_resource_validations)),
+        templates=tuple(model.common_pod_template),
         topology={one.key: one.label for one in model.topology_keys},
     )
     for given in (made.variables, *(p.variables for p in made.platforms.values())):
@@ -190,6 +212,20 @@ def rules_from_json(name: str, value: object) -> tuple[Rule, ...]:
     return tuple(map(_whole, model.rules))
 
 
+def template_from_json(name: str, value: object) -> Mapping[str, Any]:
+    """A part of a pod that every pod of a pool is merged over. Raises BadPool."""
+    model: _Template = _checked(_Template, value, f"pod template {name}")
+    for kind in ("containers", "initContainers", "volumes"):
+        parts = model.spec.get(kind, [])
+        if not isinstance(parts, list) or not all(
+            isinstance(p, dict) and isinstance(p.get("name"), str) for p in parts
+        ):
+            raise BadPool(f"pod template {name}: spec.{kind} must be a list of things with a name")
+    if len(str(value)) > _MOST_TEMPLATE:
+        raise BadPool(f"pod template {name}: it is larger than {_MOST_TEMPLATE >> 10} KiB")
+    return dict(cast("Mapping[str, Any]", value))
+
+
 def _platform(model: _Platform) -> PlatformSpec:
     return PlatformSpec(
         model.description,
@@ -199,6 +235,7 @@ def _platform(model: _Platform) -> PlatformSpec:
         tuple(model.default_mounts),
         model.default_variables,
         tuple(map(_rule, model.resource_validations)),
+        tuple(model.override_pod_template),
     )
 
 

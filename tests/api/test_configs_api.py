@@ -113,3 +113,63 @@ def test_a_platform_gets_another_name(client: TestClient) -> None:
     assert pool["default_platform"] == "c" and pool["platforms"]["c"] == {"description": "x"}
     reply = client.put("/api/configs/pool/default/platform/c/rename", json={"new_name": "b"})
     assert reply.status_code == 400
+
+
+TEMPLATE = {"metadata": {"labels": {"team": "robots"}}, "spec": {"priorityClassName": "high"}}
+
+
+def test_pod_templates_are_kept_named_by_pools_and_rolled_back(client: TestClient) -> None:
+    unknown = client.put("/api/configs/pool/default", json={"configs": {"common_pod_template": ["base"]}})
+    assert unknown.status_code == 400 and "no pod template 'base'" in unknown.json()["message"]
+    put(client, "pod_template/base", TEMPLATE, description="ours")
+    put(client, "pod_template/gpu", {"spec": {"runtimeClassName": "nvidia"}})
+    put(
+        client, "pool/default",
+        {"common_pod_template": ["base"], "platforms": {"local": {"override_pod_template": ["gpu"]}}},
+    )  # fmt: skip
+    assert client.get("/api/configs/pod_template").json()["base"] == TEMPLATE
+    for name in ("base", "gpu"):
+        refused = client.request("DELETE", f"/api/configs/pod_template/{name}", json={})
+        assert refused.status_code == 400 and "Pool default uses" in refused.json()["message"]
+    kept = client.put("/api/configs/pod_template", json={"configs": {}})
+    assert kept.status_code == 400
+    put(client, "pod_template/base", {"spec": {"priorityClassName": "low"}})
+    found = client.get("/api/configs/history", params={"config_types": "POD_TEMPLATE"}).json()["configs"]
+    told = [(c["revision"], c["name"], c["description"]) for c in found]
+    assert told == [(3, "base", ""), (2, "gpu", ""), (1, "base", "ours")]
+    back = {"config_type": "POD_TEMPLATE", "revision": 2}
+    assert client.post("/api/configs/history/rollback", json=back).status_code == 200
+    assert client.get("/api/configs/pod_template/base").json() == TEMPLATE
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ({"spec": {"containers": {"name": "user"}}}, "spec.containers must be a list"),
+        ({"spec": {"volumes": [{"emptyDir": {}}]}}, "spec.volumes must be a list of things with a name"),
+        ({"metadata": {"name": "mine"}}, "metadata.name"),
+        ({"kind": "Job"}, "kind"),
+        ({"spec": {"x": "y" * 70000}}, "larger than 64 KiB"),
+    ],
+)
+def test_what_is_no_pod_template(client: TestClient, template: dict[str, Any], told: str) -> None:
+    refused = client.put("/api/configs/pod_template/bad", json={"configs": template})
+    assert refused.status_code == 400 and told in refused.json()["message"]
+
+
+def test_settings_of_the_process_are_read_in_the_contracts_shape(world: World) -> None:
+    client = world.client(tags="a, b", max_tasks=7, min_client="5.0.0", prove_credentials=False)
+    assert client.get("/api/configs/service").json()["cli_config"]["min_supported_version"] == "5.0.0"
+    workflow = client.get("/api/configs/workflow").json()
+    assert (workflow["workflow_info"], workflow["max_num_tasks"]) == ({"tags": ["a", "b"]}, 7)
+    assert workflow["credential_config"]["disable_data_validation"] is True
+    dataset = client.get("/api/configs/dataset").json()
+    assert dataset["default_bucket"] in dataset["buckets"]
+    backends = client.get("/api/configs/backend").json()["backends"]
+    assert [one["name"] for one in backends] == ["local"]
+    assert client.get("/api/configs/backend/local").json() == backends[0]
+    assert client.get("/api/configs/backend/nope").status_code == 404
+    for section in ("service", "workflow", "dataset"):
+        for verb, key in (("PUT", "configs"), ("PATCH", "configs_dict")):
+            refused = client.request(verb, f"/api/configs/{section}", json={key: {"a": 1}})
+            assert refused.status_code == 400 and "config.yaml" in refused.json()["message"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from starlette.testclient import TestClient
 
 from osmo_ray.control.credentials import Purse, wanted
 from osmo_ray.engine.plans import PoolRules, group_plan
+from osmo_ray.providers.proofs import Unproven
 from osmo_ray.spec.attempt import DataKey, FilePlan, RegistryLogin, Secrets
 from tests.api.world import World
 
@@ -128,3 +131,23 @@ def test_what_was_set_a_moment_ago_is_there(world: World, client: TestClient) ->
     plan = group_plan(workflow, workflow.groups[0], PoolRules())
     found = purse.fill(workflow.user, workflow.spec.groups[0], plan).attempts[0].secrets
     assert found.environment == {"TOKEN": "new"}
+
+
+def test_a_credential_that_opens_nothing_is_not_kept(world: World) -> None:
+    """Tried before, unless told not to; and generic ones never."""
+    tried: list[tuple[str, str]] = []
+
+    def prove(kind: str, profile: str, values: Mapping[str, str]) -> None:
+        tried.append((kind, profile))
+        raise Unproven(f"the registry {profile} refuses this login (status 401)")
+
+    world.services = replace(world.services, prove=prove)
+    client = world.client()
+    body = {"registry_credential": {"registry": "nvcr.io", "username": "u", "auth": "hidden"}}
+    refused = client.post("/api/credentials/nv", json=body)
+    assert (refused.status_code, refused.json()["error_code"]) == (400, "CREDENTIAL")
+    assert "refuses this login" in refused.json()["message"] and "--no-check" in refused.json()["message"]
+    assert "hidden" not in refused.text and client.get("/api/credentials").json() == {"credentials": []}
+    assert client.post("/api/credentials/nv", params={"check": False}, json=body).status_code == 200
+    put(client, "plain", generic(token="t"))
+    assert tried == [("REGISTRY", "nvcr.io")]

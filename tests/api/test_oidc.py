@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -12,9 +13,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from osmo_ray.providers import oidc
 from osmo_ray.providers.oidc import OidcSettings, Provider
@@ -225,6 +229,71 @@ def test_a_browser_signs_in_looks_changes_and_signs_out(site: Site) -> None:
         assert out.json()["provider_logout"].startswith(f"{site.provider.issuer}/session/end?client_id=osmo")
         assert "osmo_session" not in browser.cookies
         assert httpx.get(settings, cookies={"osmo_session": cookie}).status_code == 401, "the cookie is dead by itself"
+
+
+async def test_a_websocket_of_a_session_comes_from_a_page_of_ours(site: Site) -> None:
+    """A browser sends the cookie with any page's websocket, so the page is looked at."""
+    with site.up(), Browser() as browser:
+        page = f"{site.url}/workflows/{_submitted(site)}"
+        await asyncio.to_thread(browser.visit, page, "bob", page)
+        cookie = {"Cookie": f"osmo_session={browser.cookies['osmo_session']}"}
+        for origin in ("http://evil.example", "null", f"http://localhost:{site.port}", ""):
+            headers = {**cookie, **({"Origin": origin} if origin else {})}
+            assert await _knock(site, headers) == 403, origin
+        assert await _knock(site, {**cookie, "Origin": site.url}) == 4000, "let in; there is no such key"
+        assert await _knock(site, {"Origin": site.url}) in (401, 403), "nobody"
+
+
+async def _knock(site: Site, headers: dict[str, str]) -> int:
+    """The status of a refused websocket, or the code with which one that was let in is closed."""
+    url = f"ws://127.0.0.1:{site.port}/api/router/exec/x/client/EXEC-{'0' * 32}"
+    try:
+        async with connect(url, additional_headers=headers) as socket:
+            await socket.wait_closed()
+            return socket.close_code or 0
+    except InvalidStatus as refused:
+        return refused.response.status_code
+
+
+def test_over_https_cookies_are_of_this_host_alone(world: World, tmp_path: Path) -> None:
+    """Behind a proxy that speaks TLS: the login by hand, as a browser at the public address does it."""
+    address, world.now = "https://osmo.example.org", time.time()
+    provider = IdentityProvider(tmp_path, f"{address}/api/x/login/callback")
+    provider.start()
+    site = Site(world, provider, free_port())
+    world.services = replace(world.services, provider=site.relying())
+    try:
+        with serve(world, site.port, oidc_issuer=provider.issuer, public_url=address), Browser() as browser:
+            at = {"host": "osmo.example.org"}
+            begun = httpx.get(f"{site.url}/api/x/login", headers=at)
+            answer = browser.visit(begun.headers["location"], "bob", address)
+            back = urlsplit(answer.headers["location"])
+            name, _, value = _kept(begun).partition("=")
+            assert name.startswith("__Host-")
+            url = f"{site.url}{back.path}?{back.query}"
+            ended = httpx.get(url, headers={**at, "cookie": f"{name}={value.split(';')[0]}"})
+            assert ended.status_code == 302, ended.text
+            session = _kept(ended).partition(";")[0]
+            assert session.startswith("__Host-osmo_session=")
+            settings = f"{site.url}/api/profile/settings"
+            there = httpx.get(settings, headers={**at, "cookie": session})
+            assert there.json()["profile"]["username"] == "bob"
+            planted = session.removeprefix("__Host-")
+            assert httpx.get(settings, headers={**at, "cookie": planted}).status_code == 401, (
+                "another host may set that"
+            )
+            change = {**at, "cookie": session, "origin": site.url}
+            assert httpx.post(settings, json={}, headers=change).status_code == 403, "of the address behind the proxy"
+            assert httpx.post(settings, json={}, headers={**change, "origin": address}).status_code == 200
+    finally:
+        provider.stop()
+
+
+def _kept(answer: httpx.Response) -> str:
+    """The cookie that an answer sets, with what the prefix demands of it."""
+    kept = next(c for c in answer.headers.get_list("set-cookie") if "Max-Age=0" not in c)
+    assert {"Secure", "HttpOnly", "Path=/"} <= {part.strip() for part in kept.split(";")} and "Domain" not in kept
+    return str(kept)
 
 
 def _submitted(site: Site) -> str:

@@ -203,7 +203,11 @@ def test_the_pools_template_is_merged_by_name():
             "volumes": [{"name": "shm", "emptyDir": {"medium": "Memory"}}],
         },
     }
-    pod = pods.pod_of(attempt("n"), replace(SETTINGS, template=template), Platform("default"), 1)
+    one = attempt("n")
+    pod = pods.pod_of(one, replace(SETTINGS, template=template), Platform("default"), 1)
+    of_pool = replace(SETTINGS, templates={"train/default": template})
+    assert pods.pod_of(replace(one, pool="train"), of_pool, Platform("default"), 1) == pod
+    assert "imagePullSecrets" not in pods.pod_of(one, of_pool, Platform("default"), 1)["spec"]
     user = next(c for c in pod["spec"]["containers"] if c["name"] == "user")
     assert pod["metadata"]["labels"]["team"] == "robots" and pod["metadata"]["labels"][pods.OWNER] == "owner"
     assert {m["mountPath"] for m in user["volumeMounts"]} == {"/osmo", "/dev/shm"}

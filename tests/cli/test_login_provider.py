@@ -7,13 +7,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
 
+from osmo_ray.cli.login import _info
 from osmo_ray.program import main
 from osmo_ray.providers.oidc import OidcSettings, Provider, read_role_map
 from osmo_ray.sdk import grant, login
+from osmo_ray.sdk.browser import by_browser, challenge
+from osmo_ray.sdk.errors import ClientError
 from tests.api.wire import serve
 from tests.api.world import World
 from tests.servers.oidc import DEVICE, PLATFORM, SECRET, Browser, IdentityProvider
@@ -99,6 +103,53 @@ def test_without_a_method_a_code_is_confirmed_in_a_browser(
     monkeypatch.setattr("osmo_ray.cli.login.by_device", lambda info, _: original(info, tell, pause))
     assert "as ann" in osmo("login", url)
     assert "ann" in osmo("user", "list"), "she is an administrator"
+
+
+def signed_in_by(user: str, wrong: bool = False) -> Callable[[str], None]:
+    """A person with a browser: it goes to the page and follows it back to this host."""
+    ends: list[str] = []
+
+    def go(page: str) -> None:
+        def visit() -> None:
+            with Browser() as browser:
+                back = parse_qs(urlsplit(page).query)["redirect_uri"][0]
+                if wrong:  # somebody else's answer, and then a refusal
+                    assert browser.get(f"{back}?code=stolen&state=guessed").status_code == 404
+                    state = parse_qs(urlsplit(page).query)["state"][0]
+                    browser.get(f"{back}?error=access_denied&state={state}")
+                    return
+                sent = browser.visit(page, user, back)
+                ends.append(browser.get(sent.headers["location"]).text)
+                assert "can be closed" in ends[0]
+
+        threading.Thread(target=visit, daemon=True).start()
+
+    return go
+
+
+def test_a_browser_of_this_host_comes_back_with_a_code(
+    url: str, osmo: Osmo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("osmo_ray.cli.login._lead", signed_in_by("ann"))
+    assert "as ann" in osmo("login", url, "--method", "browser")
+    kept = stored(tmp_path)["token_login"]
+    assert kept["refresh_token"] and kept["client_id"] == DEVICE  # type: ignore[index]
+    assert "ann" in osmo("user", "list"), "she is an administrator"
+
+
+def test_a_browser_that_brings_a_refusal_or_nothing(
+    url: str, osmo: Osmo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("osmo_ray.cli.login._lead", signed_in_by("ann", wrong=True))
+    assert "refuses: access_denied" in osmo("login", url, "--method", "browser", code=2)
+    assert not (tmp_path / "client" / "login.yaml").exists()
+    with pytest.raises(ClientError, match="in time"):
+        by_browser(_info(login.Login(url)), lambda page: None, limit=0.1)
+
+
+def test_a_challenge_is_that_of_the_standard() -> None:
+    """The example of RFC 7636, appendix B."""
+    assert challenge("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk") == "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
 
 
 def test_a_token_that_ends_is_renewed_once_for_all_clients(

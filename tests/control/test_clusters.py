@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from osmo_ray.backends.fake import Ending, FakeBackend
-from osmo_ray.backends.kubernetes.settings import Platform
+from osmo_ray.backends.kubernetes.settings import ClusterSettings, Platform
 from osmo_ray.backends.many import ManyBackends
+from osmo_ray.control import templates
 from osmo_ray.control.clusters import ClusterError, Clusters, Registration, connect, seal
 from osmo_ray.control.controller import Controller
 from osmo_ray.spec.attempt import NodeReport, Observation, Phase
 from osmo_ray.spec.reason import Reason
-from osmo_ray.store.protocol import Cluster, Store
+from osmo_ray.store.protocol import Cluster, Config, Store
 from tests.control.conftest import spec, submit
 
 NODE = NodeReport("n1", "10.0.0.1", 4.0, 8 << 30, 0, 1 << 40, platform="default")
@@ -117,3 +118,41 @@ async def test_an_event_of_the_cluster_is_told_and_kept_as_the_reason(store: Sto
     reason = Reason("FailedMount", "the volume is not there")
     world.lab._news.put_nowait(Observation(key, Phase.PENDING, time.time(), "n1", reason=reason))
     await until(lambda: any(r.kind == "FailedMount" for _, r in store.records(made.uuid)))
+
+
+def test_pods_of_a_pool_are_merged_over_its_templates(store: Store):
+    """The cluster's own first, then the pool's in order, then the platform's; other pools have only the first."""
+    gpu = Platform("gpu")
+    lab = Registration(
+        ("lab", "other"), platforms=(Platform("default"), gpu), template={"spec": {"a": 1, "b": 1, "c": 1}}
+    )
+    row = replace(ROW, settings=lab.to_json())
+    pool = {"common_pod_template": ["one", "two"], "platforms": {"gpu": {"override_pod_template": ["three"]}}}
+    assert templates.read(store, [row]) == {}
+    parts = {"one": {"spec": {"b": 2, "d": 2}}, "two": {"spec": {"d": 3}}, "three": {"spec": {"d": 4}}}
+    store.save_config(Config("POD_TEMPLATE", 1, parts, "ann", 1.0))
+    store.save_config(Config("POOL", 1, {"lab": pool, "other": {}}, "ann", 1.0))
+    found = templates.read(store, [row])["lab"]
+    assert found == {
+        "lab/default": {"spec": {"a": 1, "b": 2, "c": 1, "d": 3}},
+        "lab/gpu": {"spec": {"a": 1, "b": 2, "c": 1, "d": 4}},
+    }
+    settings = ClusterSettings("owner", "s3://b", "image", template=lab.template, templates=found)
+    assert settings.template_of("lab", gpu)["spec"]["d"] == 4
+    assert settings.template_of("other", gpu) == lab.template
+
+
+async def test_a_running_controller_hands_templates_on(store: Store, start: Callable[..., Controller]):
+    class Lab(FakeBackend):
+        told: object = None
+
+        def use_templates(self, templates: object) -> None:
+            self.told = templates
+
+    lab = Lab("lab", [NODE])
+    many = ManyBackends(FakeBackend("local", [replace(NODE, platform="local")]))
+    start(many, clusters=Clusters(many, lambda row: lab))
+    store.save_cluster(ROW)
+    store.save_config(Config("POD_TEMPLATE", 1, {"base": {"spec": {"x": 1}}}, "ann", 1.0))
+    store.save_config(Config("POOL", 1, {"lab": {"common_pod_template": ["base"]}}, "ann", 1.0))
+    await until(lambda: lab.told == {"lab/default": {"spec": {"x": 1}}})

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -56,6 +57,17 @@ def installed(platform: Platform, task: str) -> None:
     tar = subprocess.Popen(["tar", "c", "-C", "/", str(jupyter().relative_to("/"))], stdout=subprocess.PIPE)
     subprocess.run(line, env=platform.environ, cwd=ROOT, stdin=tar.stdout, check=True, timeout=120)
     assert tar.wait() == 0
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_port_that_is_taken_is_named_and_jupyter_ends(platform: Platform, task: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = platform.cli("jupyter", f"{task}/main", "--port", str(port), "--task-port", "8898", check=False)
+    assert done.returncode == 2 and f"127.0.0.1:{port} cannot be had" in done.stderr
+    assert "choose another --port" in done.stderr
+    script = "grep -l '[p]ort=8898' /proc/[0-9]*/cmdline"
+    until(lambda: not platform.cli("workflow", "exec", task, "--", "sh", "-c", script, check=False).stdout, 30)
 
 
 @pytest.mark.usefixtures("installed")

@@ -64,11 +64,14 @@ class IdentityProvider:
         key = RSAKey.generate_key(2048, {"kid": f"k{self.generation}", "use": "sig", "alg": "RS256"}, private=True)
         grants = ["authorization_code", "refresh_token"]
         web = {"redirect_uris": [self.callback], "grant_types": grants, "response_types": ["code"]}
-        native = {"redirect_uris": [], "response_types": [], "token_endpoint_auth_method": "none"}
+        native = {
+            "redirect_uris": ["http://127.0.0.1/login"], "response_types": ["code"], "application_type": "native",
+            "token_endpoint_auth_method": "none",
+        }  # fmt: skip
         clients = [
             {"client_id": PLATFORM, "client_secret": SECRET, **web},
             {"client_id": OTHER, "client_secret": SECRET, **web},
-            {"client_id": DEVICE, "grant_types": [DEVICE_GRANT, "refresh_token", "password"], **native},
+            {"client_id": DEVICE, "grant_types": [DEVICE_GRANT, *grants, "password"], **native},
         ]
         told = {"issuer": self.issuer, "clients": clients, "keys": [key.as_dict(private=True)], "life": self.life}
         config = self.folder / "provider.json"

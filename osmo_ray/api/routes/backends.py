@@ -73,7 +73,7 @@ def routes(services: Services) -> APIRouter:
 
     @router.get("")
     def listed() -> BackendList:
-        return BackendList(backends=_views(services))
+        return BackendList(backends=views(services))
 
     @router.post("/{name}")
     async def add(name: str, body: BackendShape) -> BackendView:
@@ -92,7 +92,7 @@ def routes(services: Services) -> APIRouter:
         sealed = seal(secrets.key_file(services.settings.home), name, body.kubeconfig)
         services.store.save_cluster(Cluster(name, sealed, registered.to_json(), services.clock()))
         services.wake()
-        return next(view for view in _views(services) if view.name == name)
+        return next(view for view in views(services) if view.name == name)
 
     @router.delete("/{name}")
     def remove(name: str, force: bool = False) -> BackendList:
@@ -108,7 +108,7 @@ def routes(services: Services) -> APIRouter:
             raise ApiError(message, "USER", 409)
         services.store.delete_cluster(name)
         services.wake()
-        return BackendList(backends=_views(services))
+        return BackendList(backends=views(services))
 
     return router
 
@@ -146,7 +146,7 @@ async def _try(body: BackendShape) -> None:
         await api.close()
 
 
-def _views(services: Services) -> list[BackendView]:
+def views(services: Services) -> list[BackendView]:
     now = services.clock()
     nodes: dict[str, list[tuple[float, NodeReport]]] = {}
     for backend, at, node in services.store.nodes():

@@ -6,6 +6,7 @@ What they hold is sealed before it reaches the store, and opened only where a ta
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 
 from fastapi import APIRouter
 
@@ -13,11 +14,13 @@ from osmo_ray.api.errors import ApiError
 from osmo_ray.api.nouns import CredentialBody, CredentialEntry, CredentialList
 from osmo_ray.api.routes.common import User
 from osmo_ray.api.services import Services
+from osmo_ray.providers.proofs import Unproven
 from osmo_ray.providers.secrets import SecretError, Vault
 from osmo_ray.store.protocol import Credential
 
 NAME = re.compile(r"[a-zA-Z]([a-zA-Z0-9_-]*[a-zA-Z0-9])?")
 MAX_NAME = 128
+Prove = Callable[[str, str, Mapping[str, str]], None]
 _PUBLIC = ("username", "access_key_id", "region", "override_url", "addressing")
 """Parts of registry and data credentials that are no secrets."""
 MOST = 200
@@ -64,7 +67,7 @@ def routes(services: Services) -> APIRouter:
         return CredentialList(credentials=[_entry(c) for c in store.credentials(user.user)])
 
     @router.post("/api/credentials/{cred_name}")
-    def set_credential(cred_name: str, body: CredentialBody, user: User) -> None:
+    def set_credential(cred_name: str, body: CredentialBody, user: User, check: bool = True) -> None:
         if not NAME.fullmatch(cred_name) or len(cred_name) > MAX_NAME:
             raise ApiError(
                 f"{cred_name[:80]!r} is not a credential's name: letters, digits, - and _, a letter first and no - or "
@@ -72,6 +75,8 @@ def routes(services: Services) -> APIRouter:
                 "CREDENTIAL",
             )
         kind, profile, values = _values(body)
+        if check and services.prove is not None and profile is not None:
+            _prove(services.prove, kind, profile, values)
         known = {c.name for c in store.credentials(user.user)}
         if len(known | {cred_name}) > MOST:
             raise ApiError(f"At most {MOST} credentials may be kept; delete one first.", "CREDENTIAL")
@@ -89,6 +94,14 @@ def routes(services: Services) -> APIRouter:
         return CredentialList(credentials=[_entry(gone)])
 
     return router
+
+
+def _prove(prove: Prove, kind: str, profile: str, values: dict[str, str]) -> None:
+    try:
+        prove(kind, profile, values)
+    except Unproven as error:
+        message = f"Not stored: {error}. To store it untried: osmo credential set --no-check"
+        raise ApiError(message, "CREDENTIAL") from None
 
 
 def _entry(credential: Credential) -> CredentialEntry:

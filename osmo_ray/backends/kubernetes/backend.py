@@ -173,6 +173,10 @@ class KubernetesBackend:
     async def release(self, key: AttemptKey, node: str, *, rerun: bool = False) -> None:
         raise NotInside(_NOT_INSIDE)
 
+    def use_templates(self, templates: Mapping[str, Mapping[str, Any]]) -> None:
+        """From now on pods of `pool/platform` are merged over these."""
+        self.settings = replace(self.settings, templates=templates)
+
     async def usage(self) -> Sequence[UsageSample]:
         """From the metrics API, where the cluster has one."""
         if time.monotonic() < self._no_metrics_until or not self._pods:

@@ -69,7 +69,8 @@ def pod_of(plan: AttemptPlan, settings: ClusterSettings, platform: Platform, epo
         },
         "spec": _spec(plan, settings, platform),
     }
-    template = {k: v for k, v in settings.template.items() if k not in _FROM_ENVELOPE}
+    template = settings.template_of(plan.pool, platform)
+    template = {k: v for k, v in template.items() if k not in _FROM_ENVELOPE}
     return merged(template, made) if template else made
 
 

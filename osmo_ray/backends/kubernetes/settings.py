@@ -34,7 +34,13 @@ class ClusterSettings:
     """The first is the default; a node belongs to the last one that holds it."""
     template: Mapping[str, Any] = field(default_factory=dict)
     """A pod (`metadata`, `spec`) that every task's pod is merged over: pull secrets, mounts, a scheduler's name."""
+    templates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The same for `pool/platform`, with the templates that administrators gave to pools."""
     pull_policy: str = "IfNotPresent"
+
+    def template_of(self, pool: str, platform: Platform) -> Mapping[str, Any]:
+        """What the pods of a pool on a platform are merged over."""
+        return self.templates.get(f"{pool}/{platform.name}", self.template)
 
     def platform_of(self, node: NodeReport) -> Platform:
         """The most special platform that a node belongs to."""
