@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from dataset_contract import NOW, DatasetContract, grow, tree
 from faulty_wire import FAULTS, wire
-from test_real_stores import ceph, gcs_store, google, rclone, s3_store, versitygw  # noqa: F401 - fixtures
+from test_real_stores import gcs_store, s3_store
 
 from osmo_ray.data.errors import DataError
 from osmo_ray.objects import open_store
@@ -28,7 +28,6 @@ from osmo_ray.objects.remote import FsspecStore
 from tests.servers import buckets
 
 pytestmark = pytest.mark.servers
-# ruff: noqa: F811 - the names of fixtures
 
 
 class TestVersitygwDatasets(DatasetContract):
