@@ -52,16 +52,30 @@ type ending struct {
 }
 
 func main() {
-	folder := "/osmo/run"
-	if len(os.Args) > 1 {
-		folder = os.Args[1]
-	}
-	code, err := run(folder)
+	code, err := chosen(os.Args[1:])
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "osmo-launcher:", err)
 		code = 125
 	}
 	os.Exit(code)
+}
+
+// chosen does what the arguments say: FOLDER runs the task's command; `inside FOLDER` serves a session, `release` and
+// `rerun FOLDER` end a hold.
+func chosen(words []string) (int, error) {
+	if len(words) == 0 {
+		words = []string{"/osmo/run"}
+	}
+	if len(words) == 1 {
+		return run(words[0])
+	}
+	switch words[0] {
+	case "inside":
+		return inside(words[1], os.Stdin, os.Stdout)
+	case "release", "rerun":
+		return word(words[1], words[0])
+	}
+	return 0, fmt.Errorf("there is no verb %q", words[0])
 }
 
 func run(folder string) (int, error) {

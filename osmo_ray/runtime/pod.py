@@ -36,6 +36,8 @@ from osmo_ray.spec.tokens import Tokens, expand, host_label, host_name, variable
 SHARED, SECRET, ORDERS = "/osmo", "/osmo-job", "/osmo-orders"
 """Where the folder of both containers, the job and the orders are mounted."""
 LAUNCHER = f"{SHARED}/bin/launcher"
+OWN_LAUNCHER = "/usr/local/bin/osmo-launcher"
+"""The same in our image, where no task can have changed it."""
 MESSAGE = "/dev/termination-log"
 _MESSAGE_LIMIT = 3500
 _LOOK = 0.05
@@ -159,7 +161,7 @@ def _place_launcher(root: Path) -> None:
     """The image has it beside this program; the user's container finds it in the shared folder."""
     target = root / "bin/launcher"
     target.parent.mkdir(exist_ok=True)
-    shutil.copyfile(os.environ.get("OSMO_LAUNCHER", "/usr/local/bin/osmo-launcher"), target)
+    shutil.copyfile(os.environ.get("OSMO_LAUNCHER", OWN_LAUNCHER), target)
     target.chmod(0o755)
 
 

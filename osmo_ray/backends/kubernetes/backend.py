@@ -13,11 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from osmo_ray.backends.inside import NotInside, Session, Size, Stream
+from osmo_ray.backends.inside import Session, Size, Stream
 from osmo_ray.backends.kubernetes import nodes, pods
-from osmo_ray.backends.kubernetes.client import ApiError, KubeApi, Object
+from osmo_ray.backends.kubernetes.client import ApiError, HttpApi, Object
 from osmo_ray.backends.kubernetes.fence import Fence
 from osmo_ray.backends.kubernetes.following import Follower
+from osmo_ray.backends.kubernetes.inside import PodSessions
 from osmo_ray.backends.kubernetes.observe import OVER, Seen
 from osmo_ray.backends.kubernetes.reflector import Reflector
 from osmo_ray.backends.kubernetes.settings import ClusterSettings
@@ -50,17 +51,14 @@ _TOLD = ("FailedScheduling",)  # the pod's condition says the same
 _START_ERROR = 3003
 _BEYOND = (Phase.UPLOADING, *OVER)
 
-_NOT_INSIDE = Reason(
-    "NotInsidePods", "sessions inside pods of a registered cluster are not there yet", next_command="kubectl exec"
-)
-
 
 class KubernetesBackend:
     """One cluster, in which `settings.namespace` is ours to use."""
 
-    def __init__(self, name: str, api: KubeApi, settings: ClusterSettings) -> None:
+    def __init__(self, name: str, api: HttpApi, settings: ClusterSettings) -> None:
         self.name, self.settings = name, settings
         self._api = api
+        self.inside = PodSessions(name, api, settings.namespace, settings.owner)
         base = f"/api/v1/namespaces/{settings.namespace}"
         self._pods_path, self._secrets_path = f"{base}/pods", f"{base}/secrets"
         mine = {"labelSelector": f"{pods.OWNER}={settings.owner}"}
@@ -165,13 +163,13 @@ class KubernetesBackend:
     async def exec(
         self, key: AttemptKey, node: str, argv: Sequence[str], size: Size | None = None, term: str = "xterm"
     ) -> Session:
-        raise NotInside(_NOT_INSIDE)
+        return await self.inside.exec(key, node, argv, size, term)
 
     async def connect(self, key: AttemptKey, node: str, port: int, *, udp: bool = False) -> Stream:
-        raise NotInside(_NOT_INSIDE)
+        return await self.inside.connect(key, node, port, udp=udp)
 
     async def release(self, key: AttemptKey, node: str, *, rerun: bool = False) -> None:
-        raise NotInside(_NOT_INSIDE)
+        await self.inside.release(key, node, rerun=rerun)
 
     def use_templates(self, templates: Mapping[str, Mapping[str, Any]]) -> None:
         """From now on pods of `pool/platform` are merged over these."""
