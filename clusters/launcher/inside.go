@@ -152,10 +152,25 @@ func endAll(mark string) {
 		for _, pid := range found {
 			syscall.Kill(pid, syscall.SIGKILL)
 		}
-		if len(found) == 0 {
+		orphans := reaped()
+		if len(found) == 0 && !orphans {
 			return
 		}
 		time.Sleep(look)
+	}
+}
+
+// reaped takes note of children that have ended; whether any have not yet.
+func reaped() bool {
+	for {
+		var status syscall.WaitStatus
+		found, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil)
+		if err != nil && err != syscall.EINTR {
+			return false
+		}
+		if found == 0 {
+			return true
+		}
 	}
 }
 

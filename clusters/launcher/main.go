@@ -8,7 +8,10 @@
 //	began        made once the lock is held
 //	log          the command's output, stamped line by line (appended)
 //	end.json     how it ended (written last, by renaming)
+//	masked       forms of secrets that no output may show (read)
+//	held         there while a failed command is held, with its end
 //	release      ends a hold
+//	rerun        ends a hold, and the command runs again
 package main
 
 import (
@@ -95,14 +98,41 @@ func run(folder string) (int, error) {
 	if err := os.WriteFile(filepath.Join(folder, "began"), nil, 0o644); err != nil {
 		return 0, err
 	}
-	if what.Barrier && !await(filepath.Join(folder, "go"), signals, 0) {
+	if what.Barrier && !await(signals, 0, filepath.Join(folder, "go")) {
 		return 143, nil
 	}
-	end := command(folder, what, signals)
-	if end.failed() && what.Hold > 0 {
-		await(filepath.Join(folder, "release"), signals, time.Duration(what.Hold*float64(time.Second)))
+	for runs := 2; ; runs++ {
+		end := command(folder, what, signals)
+		if !end.failed() || what.Hold <= 0 || !hold(folder, what.Hold, end, signals) {
+			return end.code(), leave(folder, "end.json", end)
+		}
+		say(folder, fmt.Sprintf("-------- exit code %d; runs again in place (run %d) --------", end.code(), runs))
 	}
-	return end.code(), leave(folder, end)
+}
+
+// hold stays with a failed command for that many seconds; true when the word comes to run it again.
+func hold(folder string, limit float64, end ending, signals <-chan os.Signal) bool {
+	held, again := filepath.Join(folder, "held"), filepath.Join(folder, "rerun")
+	os.Remove(again)
+	if err := leave(folder, "held", end); err != nil {
+		fmt.Fprintln(os.Stderr, "osmo-launcher: nothing is held:", err)
+		return false
+	}
+	defer os.Remove(held)
+	if !await(signals, time.Duration(limit*float64(time.Second)), filepath.Join(folder, "release"), again) {
+		return false
+	}
+	return os.Remove(again) == nil
+}
+
+// say writes a line of the platform's own into the log.
+func say(folder, text string) {
+	log, err := os.OpenFile(filepath.Join(folder, "log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o666)
+	if err != nil {
+		return
+	}
+	defer log.Close()
+	fmt.Fprintf(log, "%d P %s\n", time.Now().UnixMilli(), text)
 }
 
 func read(folder string) (start, error) {
@@ -117,12 +147,14 @@ func read(folder string) (start, error) {
 	return what, err
 }
 
-// await returns true when the file is there or the time is over, false when a signal says to end.
-func await(path string, signals <-chan os.Signal, limit time.Duration) bool {
+// await returns true when one of the files is there or the time is over, false when a signal says to end.
+func await(signals <-chan os.Signal, limit time.Duration, paths ...string) bool {
 	begun := time.Now()
 	for limit == 0 || time.Since(begun) < limit {
-		if _, err := os.Stat(path); err == nil {
-			return true
+		for _, path := range paths {
+			if _, err := os.Stat(path); err == nil {
+				return true
+			}
 		}
 		select {
 		case <-signals:
@@ -147,16 +179,16 @@ func (e ending) code() int {
 	return 125
 }
 
-func leave(folder string, end ending) error {
+func leave(folder, name string, end ending) error {
 	data, err := json.Marshal(end)
 	if err != nil {
 		return err
 	}
-	part := filepath.Join(folder, ".end.json")
+	part := filepath.Join(folder, "."+name)
 	if err := os.WriteFile(part, data, 0o644); err != nil {
 		return err
 	}
-	return os.Rename(part, filepath.Join(folder, "end.json"))
+	return os.Rename(part, filepath.Join(folder, name))
 }
 
 // command runs it in a session of its own and stays until nothing of it is left.
@@ -170,6 +202,11 @@ func command(folder string, what start, signals <-chan os.Signal) ending {
 		return finish(end)
 	}
 	output, input, err := os.Pipe()
+	if err != nil {
+		end.Error, end.Message = "exec", err.Error()
+		return finish(end)
+	}
+	secrets, err := masking(filepath.Join(folder, "masked"))
 	if err != nil {
 		end.Error, end.Message = "exec", err.Error()
 		return finish(end)
@@ -192,7 +229,7 @@ func command(folder string, what start, signals <-chan os.Signal) ending {
 		return finish(end)
 	}
 	read := make(chan struct{})
-	go copyLog(output, filepath.Join(folder, "log"), read)
+	go copyLog(output, filepath.Join(folder, "log"), secrets, read)
 	ended := make(chan struct{})
 	go forward(pid, signals, ended)
 	status := reap(pid)
@@ -307,12 +344,12 @@ func told(end ending, status syscall.WaitStatus) ending {
 func now() float64 { return float64(time.Now().UnixMicro()) / 1e6 }
 
 // copyLog stamps whole lines into the log as they come, and passes the bytes on as they are for `kubectl logs`.
-func copyLog(output io.Reader, path string, done chan<- struct{}) {
+func copyLog(output io.Reader, path string, secrets *masker, done chan<- struct{}) {
 	defer close(done)
 	log, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o666)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "osmo-launcher: the log cannot be written:", err)
-		io.Copy(os.Stdout, output)
+		io.Copy(io.Discard, output)
 		return
 	}
 	defer log.Close()
@@ -327,9 +364,13 @@ func copyLog(output io.Reader, path string, done chan<- struct{}) {
 	buffer := make([]byte, 256<<10)
 	for {
 		n, err := output.Read(buffer)
-		if n > 0 {
-			os.Stdout.Write(buffer[:n])
-			lines.feed(buffer[:n])
+		said := secrets.feed(buffer[:n])
+		if err != nil {
+			said = append(bytes.Clone(said), secrets.end()...)
+		}
+		if len(said) > 0 {
+			os.Stdout.Write(said)
+			lines.feed(said)
 		}
 		if err != nil {
 			lines.flush()
