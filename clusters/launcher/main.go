@@ -24,6 +24,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -64,7 +65,7 @@ func main() {
 }
 
 // chosen does what the arguments say: FOLDER runs the task's command; `inside FOLDER` serves a session, `release` and
-// `rerun FOLDER` end a hold.
+// `rerun FOLDER` end a hold, `held FOLDER` says whether there is one.
 func chosen(words []string) (int, error) {
 	if len(words) == 0 {
 		words = []string{"/osmo/run"}
@@ -77,6 +78,9 @@ func chosen(words []string) (int, error) {
 		return inside(words[1], os.Stdin, os.Stdout)
 	case "release", "rerun":
 		return word(words[1], words[0])
+	case "held":
+		_, err := os.Stat(filepath.Join(words[1], "held"))
+		return 0, err
 	}
 	return 0, fmt.Errorf("there is no verb %q", words[0])
 }
@@ -196,6 +200,7 @@ func command(folder string, what start, signals <-chan os.Signal) ending {
 	end := ending{Began: now()}
 	finish := func(e ending) ending { e.Ended = now(); return e }
 	environment := merged(what.Env)
+	what.Argv = filled(what.Argv)
 	program, err := lookPath(what.Argv[0], environment)
 	if err != nil {
 		end.Error, end.Message = "missing", what.Argv[0]
@@ -240,6 +245,19 @@ func command(folder string, what start, signals <-chan os.Signal) ending {
 	case <-time.After(drain):
 	}
 	return finish(told(end, status))
+}
+
+// filled puts the value of a variable where its name stands between zero bytes.
+func filled(words []string) []string {
+	all := make([]string, len(words))
+	for at, one := range words {
+		parts := strings.Split(one, "\x00")
+		for n := 1; n < len(parts); n += 2 {
+			parts[n] = os.Getenv(parts[n])
+		}
+		all[at] = strings.Join(parts, "")
+	}
+	return all
 }
 
 func merged(extra map[string]string) []string {

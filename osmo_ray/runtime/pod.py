@@ -26,6 +26,7 @@ from osmo_ray.runtime import codec, reasons, transfer, work
 from osmo_ray.runtime.codec import Job, Orders
 from osmo_ray.runtime.errors import RuntimeFailure
 from osmo_ray.runtime.logs import Log, log_prefix
+from osmo_ray.runtime.masking import Masker
 from osmo_ray.runtime.place import Place, placed_datasets
 from osmo_ray.runtime.sandbox import OUTPUT
 from osmo_ray.runtime.spool import Folder, replace_file
@@ -38,6 +39,8 @@ SHARED, SECRET, ORDERS = "/osmo", "/osmo-job", "/osmo-orders"
 LAUNCHER = f"{SHARED}/bin/launcher"
 OWN_LAUNCHER = "/usr/local/bin/osmo-launcher"
 """The same in our image, where no task can have changed it."""
+MASKED = f"{SHARED}/run/masked"
+"""Where the launcher finds the forms of secrets that no output may show."""
 MESSAGE = "/dev/termination-log"
 _MESSAGE_LIMIT = 3500
 _LOOK = 0.05
@@ -68,9 +71,15 @@ def file_target(path: str, tokens: Tokens) -> tuple[str, str]:
     target = os.path.normpath(expand(path, tokens))
     if target.startswith(OUTPUT + "/"):
         return "output", target[len(OUTPUT) + 1 :]
-    if not target.startswith("/") or target == "/" or f"{target}/".startswith("/osmo") or ":" in target:
+    if not mountable(target):
         return "refused", f"it must be absolute, without colons, and outside /osmo except {OUTPUT}"
     return "mount", target
+
+
+def mountable(target: str) -> bool:
+    """Whether one file can be mounted there beside ours."""
+    whole = target.startswith("/") and os.path.normpath(target) == target and target != "/"
+    return whole and not f"{target}/".startswith("/osmo") and ":" not in target
 
 
 def file_part(number: int) -> str:
@@ -84,7 +93,7 @@ def place(job: Job, root: Path = Path(SHARED)) -> Place:
 
 
 def environment(plan: AttemptPlan, tokens: Tokens) -> dict[str, str]:
-    """What is added to the image's own environment."""
+    """What is added to the image's own environment, and to that of its credentials, which Kubernetes puts in."""
     values = {name: expand(text, tokens) for name, text in plan.environment.items()}
     return values | {
         "OSMO_WORKFLOW_ID": plan.workflow_id,
@@ -119,9 +128,10 @@ def before(job: Job, root: Path = Path(SHARED)) -> int:
     try:
         _prepare(here, log, root)
     except RuntimeFailure as failure:
-        log.say(failure.reason.sentence)
+        reason = failure.reason.without(log.masker.whole)
+        log.say(reason.sentence)
         work.finish(here, log, _shipper(here), keeping=False)
-        tell({"exit_code": failure.exit_code, "reason": failure.reason.to_json(), "at": time.time()})
+        tell({"exit_code": failure.exit_code, "reason": reason.to_json(), "at": time.time()})
         return 1
     return 0
 
@@ -131,22 +141,27 @@ def _open_log(here: Place) -> Log:
     os.umask(0)
     for folder in (here.folder.log.parent, here.folder.data_in, here.folder.data_out):
         folder.mkdir(parents=True, exist_ok=True)
-    log = Log(here.folder.log)
+    log = Log(here.folder.log, masker=Masker(here.job.plan.secrets.masked))
     log.open()
     here.folder.log.chmod(0o666)
     return log
 
 
 def _prepare(here: Place, log: Log, root: Path) -> None:
+    """Of credentials only the names of variables are known here: the launcher puts their values where a name stands
+    between zero bytes, so that none is ever written down."""
     plan = here.job.plan
     if not plan.argv:
         raise RuntimeFailure(reasons.INVALID_COMMAND, Reason("NoCommand", "the task has no command"))
+    if plan.secrets.missing:
+        raise reasons.start_failed(plan.secrets.missing)
     tokens = here.tokens({})
     work.fetch(here, log)
     _write_files(here, tokens, root)
     added = environment(plan, tokens)
+    given = added | {name: f"\0{name}\0" for name in plan.secrets.environment}
     start = {
-        "argv": [variables(expand(text, tokens), added) for text in plan.argv],
+        "argv": [variables(expand(text, tokens), given) for text in plan.argv],
         "env": added,
         "barrier": waits(plan),
         "hold": plan.hold,
@@ -265,9 +280,9 @@ class Beside:
             code, reason = int(result["failure"]["code"]), Reason.from_json(result["failure"]["reason"])
         told = {
             "exit_code": code,
-            "reason": reason.to_json() if reason else None,
+            "reason": reason.without(log.masker.whole).to_json() if reason else None,
             "output": result.get("output", ""),
-            "usage": _usage(end),
+            "usage": {**_usage(end), **result.get("figures", {})},
             "at": time.time(),
         }
         tell(told)
@@ -379,16 +394,21 @@ def _shipper(here: Place) -> work.Shipper:
 
 
 def job_to_json(plan: AttemptPlan, storage_url: str, files_at: str) -> str:
-    """What the Secret holds. Orders and names of siblings come later, by the annotation; files that are too large for
-    a Secret are in the storage, under the key `files_at`."""
+    """What the Secret holds for our containers. Orders and names of siblings come later, by the annotation; files that
+    are too large for a Secret are in the storage, under the key `files_at`. What the user's container gets of
+    credentials stands in the Secret too, beside this."""
     kept = replace(plan, hosts={}, files=() if files_at else plan.files)
-    return json.dumps(codec.job_to_json(Job(kept, "pod", storage_url=storage_url)) | {"files_at": files_at})
+    names = dict.fromkeys(plan.secrets.environment, "")
+    secrets = codec.secrets_to_json(replace(plan.secrets, environment=names, files=(), registry=None))
+    job = codec.job_to_json(Job(kept, "pod", storage_url=storage_url))
+    return json.dumps(job | {"files_at": files_at, "secrets": secrets})
 
 
 def job_from_json(text: str, *, with_files: bool) -> Job:
     """What `job_to_json` wrote; with its files, wherever they are."""
     value = json.loads(text)
     job = codec.job_from_json(value)
+    job = replace(job, plan=replace(job.plan, secrets=codec.secrets_from_json(value["secrets"])))
     if not with_files or not value["files_at"]:
         return job
     store = work.open_store(job.storage_url)

@@ -211,6 +211,12 @@ def test_a_word_before_any_failure_means_nothing(world: World):
         assert not (world.folder / verb).exists()
 
 
+def test_values_of_variables_are_put_into_the_command(world: World, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TOKEN", "a b")
+    assert world.run("echo", "x\0TOKEN\0y", "$(TOKEN)") == 0
+    assert world.lines() == [("O", "xa by $(TOKEN)")]
+
+
 def test_secrets_do_not_reach_the_log(world: World):
     secret = "correct horse battery"
     found = sorted(forms([secret]), key=len, reverse=True)

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
+from osmo_ray.objects.datasets.bucket import open_bucket
+from osmo_ray.objects.datasets.dataset import About, Dataset, Source
 from osmo_ray.objects.local import LocalStore
 from osmo_ray.runtime import pod
 from osmo_ray.runtime.codec import Job, Orders, orders_to_json
 from osmo_ray.runtime.logs import Log, stored_log
-from osmo_ray.spec.attempt import AttemptKey, AttemptPlan, FilePlan, InputPlan, OutputPlan
+from osmo_ray.spec.attempt import AttemptKey, AttemptPlan, DatasetPlan, FilePlan, InputPlan, OutputPlan, Secrets
 from osmo_ray.spec.tokens import Tokens
 
 KEY = AttemptKey("a" * 32, 1)
@@ -237,3 +239,44 @@ def test_large_files_wait_in_the_storage(world: World):
 def test_where_files_may_go(path: str, found: tuple[str, str]):
     kind, target = pod.file_target(path, Tokens("w", "/osmo/data/output"))
     assert kind == found[0] and (kind == "refused" or target == found[1])
+
+
+SECRETS = Secrets({"TOKEN": "correct horse"}, (FilePlan("/etc/key", "battery staple"),), ("correct horse",))
+
+
+def test_of_credentials_only_names_are_written_down(world: World):
+    """The launcher has the values from its environment, which Kubernetes fills."""
+    plan = replace(PLAN, argv=("run", "--token=$(TOKEN)", "$$(TOKEN)"), secrets=SECRETS)
+    text = pod.job_to_json(plan, world.storage.as_uri(), "")
+    job = pod.job_from_json(text, with_files=True)
+    assert job.plan.secrets == Secrets({"TOKEN": ""}, (), ("correct horse",))
+    assert pod.before(job, world.root) == 0
+    assert world.read("run/start.json")["argv"] == ["run", "--token=\0TOKEN\0", "$(TOKEN)"]
+    kept = b"".join(path.read_bytes() for path in world.root.rglob("*") if path.is_file())
+    assert b"correct horse" not in kept and b"battery staple" not in kept
+
+
+def test_a_credential_that_is_gone_fails_the_start_in_words_without_secrets(world: World):
+    gone = Secrets(missing="the credential 'correct horse' is not there any more", masked=("correct horse",))
+    assert pod.before(world.job(replace(PLAN, secrets=gone)), world.root) == 1
+    assert world.told["exit_code"] == 3003
+    assert "[MASKED]" in world.told["reason"]["sentence"] and "horse" not in json.dumps(world.told)
+    assert "horse" not in (world.root / "run/log").read_text()
+
+
+def test_datasets_of_a_pod_need_no_folder_of_a_node(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """In and out, by a bucket below the platform's storage."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    dataset = Dataset(open_bucket(LocalStore(world.storage / "datasets")), "d", create=True)
+    (tmp_path / "seen").mkdir()
+    (tmp_path / "seen/a").write_text("one")
+    dataset.upload([Source(tmp_path / "seen")], About(created_by="ann"))
+    wanted = InputPlan("dataset", "d", "d", datasets=(DatasetPlan("b", "datasets", "d", 1),))
+    out = OutputPlan("dataset", "", dataset=DatasetPlan("b", "datasets", "made"))
+    plan = replace(PLAN, inputs=(wanted,), outputs=(out,))
+    assert pod.before(world.job(plan), world.root) == 0
+    assert (world.root / "data/input/0/d/a").read_text() == "one"
+    (world.root / "data/output/b").write_text("two")
+    world.end(ZERO)
+    assert pod.beside(world.job(plan), world.root, world.orders) == 0
+    assert Dataset(open_bucket(LocalStore(world.storage / "datasets")), "made").version("latest").files == 1

@@ -254,6 +254,9 @@ class KubernetesBackend:
         if sum(len(file.contents) for file in plan.files) > _LARGE:
             files_at = pods.files_key(plan)
             await asyncio.to_thread(_put_files, self.settings.storage_url, files_at, plan)
+        login = pods.login_of(plan, self.settings, uid)
+        if login is not None:  # first, for the pod waits for the job only
+            await self._api.apply(f"{self._secrets_path}/{login['metadata']['name']}", login)
         secret = pods.secret_of(plan, self.settings, uid, files_at)
         name = str(secret["metadata"]["name"])
         await self._api.apply(f"{self._secrets_path}/{name}", secret)
