@@ -9,6 +9,9 @@
 //	log          the command's output, stamped line by line (appended)
 //	end.json     how it ended (written last, by renaming)
 //	masked       forms of secrets that no output may show (read)
+//	reader       a socket that hands out open files of this container, when start.json says so
+//	ended        how it ended, when somebody beside still has to keep its files
+//	kept         they are kept
 //	held         there while a failed command is held, with its end
 //	release      ends a hold
 //	rerun        ends a hold, and the command runs again
@@ -42,6 +45,7 @@ type start struct {
 	Env     map[string]string `json:"env"`
 	Barrier bool              `json:"barrier"`
 	Hold    float64           `json:"hold"`
+	Keep    bool              `json:"keep"`
 }
 
 type ending struct {
@@ -105,13 +109,32 @@ func run(folder string) (int, error) {
 	if what.Barrier && !await(signals, 0, filepath.Join(folder, "go")) {
 		return 143, nil
 	}
+	if what.Keep {
+		if err := reader(folder); err != nil {
+			return 0, err
+		}
+	}
 	for runs := 2; ; runs++ {
 		end := command(folder, what, signals)
+		if what.Keep && !kept(folder, end, signals) {
+			return end.code(), leave(folder, "end.json", end)
+		}
 		if !end.failed() || what.Hold <= 0 || !hold(folder, what.Hold, end, signals) {
 			return end.code(), leave(folder, "end.json", end)
 		}
 		say(folder, fmt.Sprintf("-------- exit code %d; runs again in place (run %d) --------", end.code(), runs))
 	}
+}
+
+// kept stays until the files of the ended command are where they are to be; false when a signal ended that.
+func kept(folder string, end ending, signals <-chan os.Signal) bool {
+	if err := leave(folder, "ended", end); err != nil {
+		fmt.Fprintln(os.Stderr, "osmo-launcher: the last checkpoint is missed:", err)
+		return true
+	}
+	word := filepath.Join(folder, "kept")
+	defer os.Remove(word)
+	return await(signals, 0, word)
 }
 
 // hold stays with a failed command for that many seconds; true when the word comes to run it again.

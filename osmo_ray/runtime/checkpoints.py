@@ -16,6 +16,7 @@ import socket
 import stat
 import subprocess
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,6 +35,8 @@ from osmo_ray.spec.quantity import show_bytes, show_seconds
 from osmo_ray.spec.tokens import expand
 
 _WIDTH = 8
+_PATIENCE = 60.0
+"""Seconds that a launcher may take for the next file."""
 _MESSAGE = 64 << 10
 _ENTER = (("user", sys.CLONE_NEWUSER), ("mnt", sys.CLONE_NEWNS))
 _Sent = dict[str, tuple[int, float]]
@@ -70,7 +73,7 @@ class Checkpoints:
         for entry in self._entries:
             if entry.pid and os.waitpid(entry.pid, os.WNOHANG)[0]:
                 entry.pid, entry.due = 0, time.monotonic() + entry.plan.frequency
-            if not entry.pid and time.monotonic() >= entry.due and process.children(init):
+            if not entry.pid and time.monotonic() >= entry.due and (self._in_pod or process.children(init)):
                 entry.pid = os.fork()
                 if entry.pid == 0:
                     self._child(entry, init)
@@ -88,6 +91,16 @@ class Checkpoints:
         entries = [_Entry(i, plan, 0.0) for i, plan in enumerate(self.place.job.plan.checkpoints)]
         return "; ".join(filter(None, (self._upload(entry, init, whole=True) for entry in entries)))
 
+    @property
+    def _in_pod(self) -> bool:
+        """The command's file system is another container's; its launcher hands out open files."""
+        return self.place.job.mode == "pod"
+
+    def _state(self, entry: _Entry) -> Path:
+        """What was sent; in a pod nothing that the task can write is believed."""
+        folder = Path(tempfile.gettempdir()) if self._in_pod else self.place.folder.path
+        return folder / f"checkpoint-{entry.number}.json"
+
     def _child(self, entry: _Entry, init: int) -> NoReturn:
         try:
             signal.set_wakeup_fd(-1)
@@ -101,7 +114,7 @@ class Checkpoints:
         tokens = self.place.tokens({})
         url, path = expand(entry.plan.url, tokens), expand(entry.plan.path, tokens)
         path = path if path.startswith("/") else f"/{path}"
-        state = self.place.folder.path / f"checkpoint-{entry.number}.json"
+        state = self._state(entry)
         begun = time.monotonic()
         try:
             store = work.open_store(url, **store_options(self.place.job.plan.secrets.data, url))
@@ -111,6 +124,9 @@ class Checkpoints:
                     sent = {}
                 found = _from_container(self.place, path)
                 count, size = _send_one_by_one(store, found, entry.plan.regex, sent)
+            elif self._in_pod:
+                files = _from_launcher(self.place.folder.path / "run/reader", path, entry.plan.regex, sent)
+                count, size = _send_all(store, files, sent)
             else:
                 count, size = _send_all(store, _from_folder(init, path, entry.plan.regex, sent), sent)
             state.write_text(json.dumps(sent))
@@ -118,8 +134,8 @@ class Checkpoints:
             told = f"checkpoint of {path} to {url} failed: {error}"
             self.log.say(told)
             return told
-        files = f"{count} file{'s' * (count != 1)}, {show_bytes(size)}"
-        self.log.say(f"checkpoint: {files} of {path} to {url} in {show_seconds(time.monotonic() - begun)}")
+        amount = f"{count} file{'s' * (count != 1)}, {show_bytes(size)}"
+        self.log.say(f"checkpoint: {amount} of {path} to {url} in {show_seconds(time.monotonic() - begun)}")
         return ""
 
 
@@ -228,6 +244,39 @@ def _from_folder(init: int, path: str, regex: str, sent: _Sent) -> Iterator[tupl
         ours.close()
         process.send(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+
+
+def _from_launcher(door: Path, path: str, regex: str, sent: _Sent) -> Iterator[tuple[str, int, int, int]]:
+    """The same of another container's file system. Whoever answers may be the task, so nothing is taken on trust."""
+    match = re.compile(regex).match if regex else None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as link:
+        link.settimeout(_PATIENCE)
+        link.connect(str(door))
+        link.send(path.encode())
+        while True:
+            data, fds = _receive(link)
+            value = _said(data)
+            if "error" in value:
+                raise OSError(str(value["error"])[:300])
+            if "end" in value:
+                return
+            name, info = str(value.get("path")), os.fstat(fds[0]) if fds else None
+            if info is None or not stat.S_ISREG(info.st_mode):
+                raise OSError(f"{path}: the task handed out something that is no file")
+            inner = os.path.normpath(name) == name and not name.startswith(("/", ".."))
+            if not inner or (match and not match(name)) or sent.get(name) == (info.st_size, info.st_mtime_ns):
+                os.close(fds[0])
+            else:
+                yield name, info.st_size, info.st_mtime_ns, fds[0]
+
+
+def _said(data: bytes) -> dict[str, object]:
+    if not data:
+        raise OSError("whoever reads the folder has gone")
+    value = json.loads(data)
+    if not isinstance(value, dict):
+        raise OSError("whoever reads the folder speaks another language")
+    return value
 
 
 def _receive(link: socket.socket) -> tuple[bytes, Sequence[int]]:

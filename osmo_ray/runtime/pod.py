@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from osmo_ray.runtime import codec, reasons, transfer, work
+from osmo_ray.runtime.checkpoints import Checkpoints
 from osmo_ray.runtime.codec import Job, Orders
 from osmo_ray.runtime.errors import RuntimeFailure
 from osmo_ray.runtime.logs import Log, log_prefix
@@ -165,6 +166,7 @@ def _prepare(here: Place, log: Log, root: Path) -> None:
         "env": added,
         "barrier": waits(plan),
         "hold": plan.hold,
+        "keep": bool(plan.checkpoints),
     }
     replace_file(root / "run/start.json", json.dumps(start))
     (root / "run/start.json").chmod(0o644)
@@ -214,15 +216,19 @@ class Beside:
         self.mirror = Mirror(self.place.folder.log)
         self.orders: Orders | None = None
         self._stopping = False
+        self._checkpoints: Checkpoints | None = None
+        self._not_kept = ""
 
     def run(self) -> int:
         """0 when all that was to be kept is kept."""
         signal.signal(signal.SIGTERM, self._stop)
         log = _open_log(self.place)
+        self._checkpoints = Checkpoints(self.place, log) if self.plan.checkpoints else None
         try:
             self._until_end()
         except Ended:
             self._stopping = True
+            self._last_checkpoint()
             self.shipper.end()
             work.finish(self.place, log, self.shipper, keeping=False)
             return 0
@@ -239,6 +245,8 @@ class Beside:
         while not (self.root / "run/began").exists():
             self._tick()
             time.sleep(_LOOK)
+        if self._checkpoints:
+            self._checkpoints.begin()
         with (self.root / "run/lock").open("r+b") as lock:
             while not _held(lock.fileno()):
                 self._tick()
@@ -247,8 +255,21 @@ class Beside:
 
     def _tick(self) -> None:
         self._read_orders()
+        if self._checkpoints and (self.root / "run/ended").exists():
+            (self.root / "run/ended").unlink()
+            self._last_checkpoint()
+        elif self._checkpoints and (self.root / "run/reader").exists():
+            self._checkpoints.step(0)
         self.mirror.step()
         self.shipper.step(self.mirror.offset, _SHIP_EVERY, _SHIP_SIZE)
+
+    def _last_checkpoint(self) -> None:
+        """Once more, while the launcher still stands in the command's files; then it may go, or run again."""
+        if self._checkpoints and (self.root / "run/reader").exists():
+            self._checkpoints.end()
+            self._not_kept = self._checkpoints.last(0)
+            self._checkpoints.begin()
+            (self.root / "run/kept").touch()
 
     def _read_orders(self) -> None:
         """Before the launcher has begun nothing is opened: Kubernetes writes the hosts file anew as it starts the
@@ -276,6 +297,9 @@ class Beside:
         keeping = bool(self.plan.outputs) and "error" not in end and bool(end)
         result = work.finish(self.place, log, self.shipper, keeping=keeping)
         self.mirror.step()
+        if self._not_kept and code == 0:
+            failure = reasons.checkpoint_failed(self._not_kept)
+            code, reason = failure.exit_code, failure.reason
         if "failure" in result:
             code, reason = int(result["failure"]["code"]), Reason.from_json(result["failure"]["reason"])
         told = {
