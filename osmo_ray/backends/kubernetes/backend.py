@@ -226,7 +226,12 @@ class KubernetesBackend:
                     raise
         waits = self._newest.get(plan.key)
         if name not in self._secrets and waits is not None and waits.phase in (Phase.PENDING, Phase.ACCEPTED):
-            await self._give_secret(plan, str(pod["metadata"]["uid"]))
+            try:
+                await self._give_secret(plan, str(pod["metadata"]["uid"]))
+            except ApiError as error:
+                if error.status != 422:  # it is there since before our start, and what a pod was given does not change
+                    raise
+                self._secrets.add(name)
 
     async def _create(self, epoch: int, plan: AttemptPlan) -> None:
         platform = self.settings.platforms[0]
