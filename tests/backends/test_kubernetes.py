@@ -151,12 +151,16 @@ class TestKubernetesBackend(InsideContract, BackendContract):
         assert seen[-1].exit_code == 3
         assert open_store(kube.storage).read(f"{place}/x") == b"one\n"
 
-    async def test_a_folder_of_the_node_and_its_network(self, backend: KubernetesBackend, epoch: int):
-        """The node's addresses are more than a pod has."""
-        script = "test -e /node/hostname && cat /proc/net/dev"
-        plan = await self.started(backend, epoch, script, mounts=("/etc:/node",), host_network=True, privileged=True)
+    async def test_a_folder_of_the_node_and_its_network(self, backend: KubernetesBackend, epoch: int, kube: Cluster):
+        """The pod's address is the node's own."""
+        script = "test -d /node/kernel && grep -q '^CapEff:.*ffffff' /proc/self/status"
+        plan = await self.started(backend, epoch, script, mounts=("/sys:/node",), host_network=True, privileged=True)
         seen = await self.until(backend, plan.key, lambda o: o.phase is Phase.FINISHED)
         assert seen[-1].exit_code == 0
+        api = HttpApi(open_kubeconfig(kube.kubeconfig.read_text()))
+        node = await api.get(f"/api/v1/nodes/{plan.node}")
+        await api.close()
+        assert seen[-1].address in [one["address"] for one in node["status"]["addresses"]]
 
     async def test_a_closed_session_leaves_nothing_behind(self, backend: KubernetesBackend, epoch: int):
         key, node = await self.running(backend, epoch)
