@@ -21,14 +21,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 )
@@ -124,32 +122,6 @@ func run(folder string) (int, error) {
 		}
 		say(folder, fmt.Sprintf("-------- exit code %d; runs again in place (run %d) --------", end.code(), runs))
 	}
-}
-
-// kept stays until the files of the ended command are where they are to be; false when a signal ended that.
-func kept(folder string, end ending, signals <-chan os.Signal) bool {
-	if err := leave(folder, "ended", end); err != nil {
-		fmt.Fprintln(os.Stderr, "osmo-launcher: the last checkpoint is missed:", err)
-		return true
-	}
-	word := filepath.Join(folder, "kept")
-	defer os.Remove(word)
-	return await(signals, 0, word)
-}
-
-// hold stays with a failed command for that many seconds; true when the word comes to run it again.
-func hold(folder string, limit float64, end ending, signals <-chan os.Signal) bool {
-	held, again := filepath.Join(folder, "held"), filepath.Join(folder, "rerun")
-	os.Remove(again)
-	if err := leave(folder, "held", end); err != nil {
-		fmt.Fprintln(os.Stderr, "osmo-launcher: nothing is held:", err)
-		return false
-	}
-	defer os.Remove(held)
-	if !await(signals, time.Duration(limit*float64(time.Second)), filepath.Join(folder, "release"), again) {
-		return false
-	}
-	return os.Remove(again) == nil
 }
 
 // say writes a line of the platform's own into the log.
@@ -383,92 +355,3 @@ func told(end ending, status syscall.WaitStatus) ending {
 }
 
 func now() float64 { return float64(time.Now().UnixMicro()) / 1e6 }
-
-// copyLog stamps whole lines into the log as they come, and passes the bytes on as they are for `kubectl logs`.
-func copyLog(output io.Reader, path string, secrets *masker, done chan<- struct{}) {
-	defer close(done)
-	log, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o666)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "osmo-launcher: the log cannot be written:", err)
-		io.Copy(io.Discard, output)
-		return
-	}
-	defer log.Close()
-	lines := &stamper{log: log}
-	ticker := time.NewTicker(idle)
-	defer ticker.Stop()
-	go func() {
-		for range ticker.C {
-			lines.flushOld()
-		}
-	}()
-	buffer := make([]byte, 256<<10)
-	for {
-		n, err := output.Read(buffer)
-		said := secrets.feed(buffer[:n])
-		if err != nil {
-			said = append(bytes.Clone(said), secrets.end()...)
-		}
-		if len(said) > 0 {
-			os.Stdout.Write(said)
-			lines.feed(said)
-		}
-		if err != nil {
-			lines.flush()
-			return
-		}
-	}
-}
-
-// stamper writes `<milliseconds> O <text>` lines, and holds back at most one unfinished line.
-type stamper struct {
-	mutex sync.Mutex
-	log   io.Writer
-	rest  []byte
-	fed   time.Time
-}
-
-func (s *stamper) feed(data []byte) {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	s.fed = time.Now()
-	s.rest = append(s.rest, data...)
-	cut := bytes.LastIndexByte(s.rest, '\n')
-	if cut < 0 {
-		if len(s.rest) > longest {
-			s.write(s.rest)
-			s.rest = nil
-		}
-		return
-	}
-	whole := s.rest[:cut]
-	s.rest = append([]byte(nil), s.rest[cut+1:]...)
-	s.write(whole)
-}
-
-func (s *stamper) flush() {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	if len(s.rest) > 0 {
-		s.write(s.rest)
-		s.rest = nil
-	}
-}
-
-func (s *stamper) flushOld() {
-	s.mutex.Lock()
-	old := len(s.rest) > 0 && time.Since(s.fed) >= idle
-	s.mutex.Unlock()
-	if old {
-		s.flush()
-	}
-}
-
-func (s *stamper) write(lines []byte) {
-	stamp := []byte(strconv.FormatInt(time.Now().UnixMilli(), 10) + " O ")
-	out := make([]byte, 0, len(lines)+2*len(stamp))
-	for _, line := range bytes.Split(lines, []byte{'\n'}) {
-		out = append(append(append(out, stamp...), line...), '\n')
-	}
-	s.log.Write(out)
-}

@@ -28,6 +28,7 @@ from osmo_ray.runtime.codec import Job, Orders
 from osmo_ray.runtime.errors import RuntimeFailure
 from osmo_ray.runtime.logs import Log, log_prefix
 from osmo_ray.runtime.masking import Masker
+from osmo_ray.runtime.mirror import Mirror
 from osmo_ray.runtime.place import Place, placed_datasets
 from osmo_ray.runtime.sandbox import OUTPUT
 from osmo_ray.runtime.spool import Folder, replace_file
@@ -367,33 +368,6 @@ def _held(fd: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-@dataclass(slots=True)
-class Mirror:
-    """The log on our own output, each line after its offset, so that a follower through Kubernetes knows where it is
-    even after the node has thrown an old part away."""
-
-    log: Path
-    offset: int = 0
-    rest: bytes = b""
-
-    def step(self) -> None:
-        """What is new, whole lines only."""
-        try:
-            with self.log.open("rb") as file:
-                file.seek(self.offset)
-                data = file.read(1 << 20)
-        except FileNotFoundError:
-            return
-        cut = data.rfind(b"\n") + 1
-        out = []
-        for line in data[:cut].splitlines(keepends=True):
-            out.append(b"%d " % self.offset + line)
-            self.offset += len(line)
-        if out:
-            sys.stdout.buffer.write(b"".join(out))
-            sys.stdout.buffer.flush()
 
 
 # --- telling ---------------------------------------------------------------------------------------------------------
