@@ -35,7 +35,7 @@ from osmo_ray.data.manifest import SCHEMA
 from osmo_ray.objects import open_store
 from osmo_ray.objects.datasets import Dataset, open_bucket
 from osmo_ray.objects.datasets.cache import NodeCache
-from osmo_ray.objects.datasets.feeding import shards
+from osmo_ray.objects.datasets.feeding import BucketFeed, shards
 from osmo_ray.objects.local import LocalStore
 
 MIB = 1 << 20
@@ -282,7 +282,7 @@ def shard(work: Path, scale: float) -> None:
     cache = NodeCache(work / "node", 1 << 40)
 
     def ours() -> int:
-        return sum(len(batch) for _, batch in shards(dataset, cache=cache, rows=1 << 17))
+        return sum(len(batch) for _, batch in shards(BucketFeed(dataset, cache=cache), rows=1 << 17))
 
     def plain() -> int:
         found = pyarrow.dataset.dataset(source)
@@ -336,7 +336,7 @@ def millions(work: str, scale: float) -> None:
         return sum(len(step.changed_after) for step in diff(batches(files[0]), batches(files[1])))
 
     def planned() -> int:
-        from osmo_ray.data.shards import shard_plan
+        from osmo_ray.data.shardplan import shard_plan
 
         sizes = np.concatenate([batch.column("size").to_numpy() for batch in batches(files[0])])
         return len(shard_plan("c", sizes, epoch=0, rank=0, world=64).items)

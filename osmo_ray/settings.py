@@ -111,7 +111,17 @@ class Settings:
     public_url: str = ""
     """The platform's address in messages and for logins; empty: what `host` and `port` say."""
     quota_source: str = "file"
-    """Where quotas come from: `file` (`quota.yaml` in `home`) or `runai` (Run:AI's REST API)."""
+    """Where quotas come from: `file` (`quota.yaml` in `home`), `runai` (Run:AI's REST API), `kai` or `kueue` (objects
+    of a Kubernetes cluster)."""
+    quota_kubeconfig: str = ""
+    """For `kai` and `kueue`: a kubeconfig file that may list queues; empty: the service account of this pod."""
+    quota_namespace: str = ""
+    """For `kueue` the namespace whose LocalQueues are pools (empty: all); for `kai` the one in names such as
+    `osmo-pool-NAMESPACE-POOL`."""
+    quota_pools: str = ""
+    """For `kai` and `kueue`: which queue a pool's work goes into, as `POOL=QUEUE` with commas between them."""
+    quota_interval: float = 20.0
+    """For `kai` and `kueue`: seconds between two readings, at least 1."""
     runai_url: str = ""
     """The address of Run:AI's control plane, https."""
     runai_client_id: str = ""

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from osmo_ray.cli.command import Command, connect, print_json, table
+from osmo_ray.sdk import keys
 from osmo_ray.sdk.errors import ClientError
 
 _KINDS = ("GENERIC", "REGISTRY", "DATA")
@@ -36,6 +37,14 @@ def _set_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-check", action="store_true", help="store it without trying whether it opens the registry or the bucket"
     )
+    _here(parser)
+
+
+def _here(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--platform-only", action="store_true",
+        help="DATA: do not keep it on this host, too, where osmo dataset and osmo data need it",
+    )  # fmt: skip
 
 
 def _set(args: argparse.Namespace) -> int:
@@ -52,6 +61,8 @@ def _set(args: argparse.Namespace) -> int:
         client.http.json(
             "POST", f"/api/credentials/{args.name}", untried, body={f"{args.kind.lower()}_credential": body}
         )
+    if args.kind == "DATA" and not args.platform_only:
+        keys.keep(args.name, values)
     if args.format_type == "json":
         print_json({"cred_name": args.name, "cred_type": args.kind})
     else:
@@ -108,6 +119,7 @@ def _name(parser: argparse.ArgumentParser) -> None:
 def _delete(args: argparse.Namespace) -> int:
     with connect(args) as client:
         found = client.http.json("DELETE", f"/api/credentials/{args.name}")
+    keys.drop(args.name)
     if args.format_type == "json":
         print_json(found)
     else:

@@ -9,7 +9,7 @@ from typing import Any
 
 from osmo_ray.cli.command import Command, connect, print_json, table
 
-_HEAD = ["Queue", "Pools", "Priority", "Quota", "Limit", "Weight", "Fair share", "Held", "Borrowed"]
+_HEAD = ["Queue", "Pools", "Priority", "Quota", "Limit", "Weight", "Fair share", "Held", "Borrowed", "Shard"]
 _NONE = "No quotas are set: every pool may use all there is. docs/scheduling.md says how to set them."
 
 
@@ -29,7 +29,9 @@ def _queue(args: argparse.Namespace) -> int:
     if not found["set"]:
         print(_NONE)
         return 0
-    print(table(_HEAD, rows(wanted)))
+    shards = any(queue["shard"] for queue in wanted)
+    lines = [row if shards else row[:-1] for row in (_HEAD, *rows(wanted))]
+    print(table(lines[0], lines[1:]))
     if any(queue["gpu"]["held"] is None for queue in wanted):
         print("-: the controller has not planned with these yet; osmo status says how it is", file=sys.stderr)
     return 0
@@ -74,6 +76,7 @@ def _row(queue: Mapping[str, Any], depth: int) -> list[str]:
         _owed(gpu["limit"]),
         f"{gpu['weight']:g}",
         *("-" if gpu[key] is None else _owed(gpu[key]) for key in ("fair_share", "held", "borrowed")),
+        queue.get("shard", ""),
     ]
 
 

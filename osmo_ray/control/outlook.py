@@ -47,13 +47,13 @@ async def outlook(ledger: Ledger, scheduling: Scheduling, uuid: str) -> Mapping[
     if not waiting:
         return {}
     live, now = dict(ledger.live), ledger.clock()
-    reasons, snapshot = scheduling.look(live)
+    reasons, parts = scheduling.look(live)
     pools = sorted({w.pool for w in live.values()})
     rows = [await ledger.db(ledger.store.list_tasks, _query(pool)) for pool in pools]
     times = learn(row for found in rows for row in found)
 
     def work() -> Mapping[str, Outlook]:
-        return {name: _one(live, snapshot, times, uuid, name, reasons.get((uuid, name)), now) for name in waiting}
+        return {name: _one(live, parts, times, uuid, name, reasons.get((uuid, name)), now) for name in waiting}
 
     return await asyncio.to_thread(work)
 
@@ -85,13 +85,14 @@ def remaining(seen: Sequence[float], elapsed: float) -> float | None:
 
 def _one(
     live: Mapping[str, Workflow],
-    snapshot: Snapshot | None,
+    parts: Sequence[Snapshot],
     times: Times,
     uuid: str,
     group: str,
     reason: Reason | None,
     now: float,
 ) -> Outlook:
+    snapshot = next((part for part in parts if any(job.key == (uuid, group) for job in part.jobs)), None)
     if snapshot is None:
         return Outlook(reason, None, "quotas are not known")
     ends, runs = _expected(live, times, now)

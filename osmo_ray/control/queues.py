@@ -15,7 +15,7 @@ from osmo_ray.engine.events import Event, Held, Placed, Preempted
 from osmo_ray.engine.model import Group, Workflow
 from osmo_ray.engine.status import TaskStatus
 from osmo_ray.providers.quota import QuotaQueue, QuotaSnapshot
-from osmo_ray.scheduler.model import Eviction, Job, Need, Node, Plan, Queue, Seat, Snapshot
+from osmo_ray.scheduler.model import Amount, Eviction, Job, Need, Node, Plan, Queue, Seat, Snapshot
 from osmo_ray.scheduler.queued import Planner
 from osmo_ray.spec.model import Priority
 from osmo_ray.spec.reason import Reason
@@ -43,7 +43,7 @@ class Queues:
     """Pool -> its topology."""
     firm: bool = False
     """Whether nobody gives way: where there are no quotas and groups only want to gather."""
-    _planner: Planner = field(default_factory=Planner)
+    _planners: dict[str, Planner] = field(default_factory=dict)
     _promised: Mapping[Key, Mapping[str, str]] = field(default_factory=dict)
     _quota: QuotaSnapshot | None = None
     _jobs: dict[str, tuple[Group, Job | None]] = field(default_factory=dict)
@@ -56,7 +56,8 @@ class Queues:
         if not quota.queues:
             plan = _unknown(snapshot, quota)
             return _told(live, snapshot, plan), plan
-        plan = self._planner.plan(snapshot)
+        parts = split(snapshot, quota)
+        plan = _merged([self._planners.setdefault(name, Planner()).plan(part) for name, part in parts.items()])
         self._promised = plan.reserve
         return _told(live, snapshot, plan), plan
 
@@ -103,6 +104,50 @@ class Queues:
             started=min(began) if began else None,
             layout=layout(workflow, group, self.levels.get(workflow.pool, {})),
         )
+
+
+def split(snapshot: Snapshot, quota: QuotaSnapshot) -> Mapping[str, Snapshot]:
+    """One snapshot per shard, by its name. Work of other shards that runs on a shard's nodes counts as used there."""
+    if not quota.shards:
+        return {"": snapshot}
+    at: dict[str, str] = {}
+    for shard in quota.shards:
+        for node in snapshot.nodes:
+            if node.name not in at and all(node.labels.get(key) == value for key, value in shard.nodes.items()):
+                at[node.name] = shard.name
+    of = {queue.name: queue.shard for queue in quota.queues}
+    strangers: dict[str, Amount] = defaultdict(Amount)
+    for job in snapshot.jobs:
+        for seat in job.seats:
+            if at.get(seat.node, "") != of.get(job.queue, ""):
+                strangers[seat.node] += seat.need.amount
+    return {
+        shard.name: replace(
+            snapshot,
+            nodes=tuple(
+                replace(node, used=node.used + strangers[node.name]) if node.name in strangers else node
+                for node in snapshot.nodes
+                if at.get(node.name) == shard.name
+            ),
+            jobs=tuple(job for job in snapshot.jobs if of.get(job.queue, "") == shard.name),
+            queues=tuple(queue for queue in snapshot.queues if of[queue.name] == shard.name),
+            spread=shard.spread,
+        )
+        for shard in quota.shards
+    }
+
+
+def _merged(plans: Sequence[Plan]) -> Plan:
+    """The plans of all shards as one: no group is in two."""
+    if len(plans) == 1:
+        return plans[0]
+    return Plan(
+        {key: chosen for plan in plans for key, chosen in plan.place.items()},
+        {key: reason for plan in plans for key, reason in plan.hold.items()},
+        tuple(eviction for plan in plans for eviction in plan.preempt),
+        {key: chosen for plan in plans for key, chosen in plan.reserve.items()},
+        tuple(standing for plan in plans for standing in plan.standings),
+    )
 
 
 def _unknown(snapshot: Snapshot, quota: QuotaSnapshot) -> Plan:

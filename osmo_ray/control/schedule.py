@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from osmo_ray.control.layout import Levels, asks_for
 from osmo_ray.control.ledger import Events
-from osmo_ray.control.queues import Queues
+from osmo_ray.control.queues import Queues, split
 from osmo_ray.engine.events import Event, Held, Placed
 from osmo_ray.engine.model import Group, Workflow
 from osmo_ray.engine.plans import PoolRules, request
@@ -92,22 +92,25 @@ class Scheduling:
         self.seconds = time.perf_counter() - begun
         return events
 
-    def look(self, live: Mapping[str, Workflow]) -> tuple[Mapping[tuple[str, str], Reason], Snapshot | None]:
-        """Why groups wait at this moment, and the cluster with what runs on it; None while quotas are not known.
-        Changes nothing."""
+    def look(self, live: Mapping[str, Workflow]) -> tuple[Mapping[tuple[str, str], Reason], Sequence[Snapshot]]:
+        """Why groups wait at this moment, and the cluster with what runs on it, shard by shard; nothing while quotas
+        are not known. Changes nothing."""
         quota = self.quota.snapshot() if self.quota else None
         held = quota or _EVERYTHING
         queues = Queues(self._needs, _rank, self.levels, held is _EVERYTHING)
         snapshot = queues.take(live, self._nodes({}), held, self.clock())
         if not held.queues:
-            return {}, None
+            return {}, ()
         if quota is not None or self._gathers(live):
-            return plan(snapshot).hold, snapshot
+            parts = tuple(split(snapshot, held).values())
+            return {key: reason for part in parts for key, reason in plan(part).hold.items()}, parts
         found = self.take(live)
         order = sorted(found.jobs, key=lambda job: job.rank)
         line = {job.key: {"position": f"{at} of {len(order)}"} for at, job in enumerate(order, 1)}
         held_back = plan(found).hold
-        return {key: replace(why, evidence={**line[key], **why.evidence}) for key, why in held_back.items()}, snapshot
+        return {key: replace(why, evidence={**line[key], **why.evidence}) for key, why in held_back.items()}, (
+            snapshot,
+        )
 
     def _gathers(self, live: Mapping[str, Workflow]) -> bool:
         """Whether any group minds where its tasks stand: the core gathers them, the short rules do not."""

@@ -52,6 +52,9 @@ def store_options(keys: Sequence[Key], url: str) -> dict[str, Any]:
     key = max(mine, key=lambda k: len(k.endpoint))
     if url.startswith(("az:", "abfs:", "abfss:", "azure:")):
         named = account or {"account_name": key.access_key_id}
+        if "://" in key.override_url:  # the whole address of the service, such as that of an emulator
+            told = f"AccountName={named['account_name']};AccountKey={key.access_key};BlobEndpoint={key.override_url}"
+            return {"connection_string": told}
         host = {"account_host": key.override_url} if key.override_url else {}
         return {**named, "account_key": key.access_key, **host}
     place = {"endpoint_url": key.override_url} if key.override_url else {}

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 BUILT_IN = "default"
 READ_WRITE, READ_ONLY = "read-write", "read-only"
 _KEYS = ("path", "description", "mode", "region", "credential_file")
+_ACCOUNTS = ("az:", "abfs:", "abfss:")
+"""Places whose account is named by the key."""
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")
 
 
@@ -93,7 +95,7 @@ class Buckets:
 
     def open(self, place: Place, keys: Sequence[DataKey] = ()) -> Bucket:
         """The bucket itself, by the user's key that covers it, else its own, else what the environment gives."""
-        options, _ = self._options(place, keys)
+        options = self._options(place, keys)
         known = place.name, json.dumps(options, sort_keys=True)
         if known not in self._open:
             url = below(self.storage, place.inside) if place.inside else store_url(place.path)
@@ -104,20 +106,24 @@ class Buckets:
         """Under which name what is found there is indexed. Whoever brings an endpoint of his own in his key could show
         us any bucket he likes: what is read through it goes onto a shelf of that endpoint, which only those see who use
         it, too."""
-        options, own = self._options(place, keys)
-        endpoint = str(options.get("endpoint_url") or options.get("account_host") or "") if own else ""
+        mine = max(_covering(place, keys), key=lambda key: len(key.endpoint), default=None)
+        own = mine.access_key_id if mine and place.path.startswith(_ACCOUNTS) else ""
+        endpoint = "" if mine is None or place.inside else mine.override_url or own
         return (
             f"{place.name}#{hashlib.blake2b(endpoint.encode(), digest_size=8).hexdigest()}" if endpoint else place.name
         )
 
     @staticmethod
-    def _options(place: Place, keys: Sequence[DataKey]) -> tuple[dict[str, Any], bool]:
-        """What it is opened with, and whether that is the user's own."""
-        options = {} if place.inside else store_options([*keys], place.path)
-        if options and any(f"{place.path}/".startswith(f"{key.endpoint.rstrip('/')}/") for key in keys):
-            return options, True
-        own = place.key()
-        return (store_options([own], place.path) if own else options), False
+    def _options(place: Place, keys: Sequence[DataKey]) -> dict[str, Any]:
+        """What it is opened with: the user's key, else its own."""
+        if place.inside:
+            return {}
+        own = None if _covering(place, keys) else place.key()
+        return store_options([own] if own else [*keys], place.path)
+
+
+def _covering(place: Place, keys: Sequence[DataKey]) -> list[DataKey]:
+    return [key for key in keys if f"{place.path}/".startswith(f"{key.endpoint.rstrip('/')}/")]
 
 
 def load(settings: Settings) -> Buckets:

@@ -19,8 +19,11 @@ Resource = tuple[float, float, float]
 """Quota, limit, weight; -1 in the first two means unlimited."""
 
 _FREE: Resource = (UNLIMITED, UNLIMITED, 1.0)
-_TOP = ("queues", "pools")
-_QUEUE = ("name", "parent", "priority", "gpu", "cpu", "memory", "preempt_min_runtime", "reclaim_min_runtime")
+_TOP = ("queues", "pools", "shards", "placement")
+_RUNTIMES = ("preempt_min_runtime", "reclaim_min_runtime")
+_QUEUE = ("name", "parent", "priority", "gpu", "cpu", "memory", *_RUNTIMES, "shard")
+_SHARD = ("name", "nodes", "placement")
+_PLACEMENT = ("gpu", "cpu")
 _RESOURCE = ("quota", "limit", "weight")
 _TAG = "tag:yaml.org,2002:"
 _MOST_BYTES = 4 << 20
@@ -42,6 +45,19 @@ class QuotaQueue:
     memory: Resource = _FREE
     preempt_min_runtime: float | None = None
     reclaim_min_runtime: float | None = None
+    shard: str = ""
+    """The shard whose nodes it divides; a tree of queues is of one shard."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaShard:
+    """Nodes that are divided on their own: those with all of these labels, which earlier shards did not take. The shard
+    without a name has the nodes that are left. `spread` says for nodes with and without GPUs whether work goes to the
+    emptiest node rather than to the fullest."""
+
+    name: str
+    nodes: Mapping[str, str] = field(default_factory=dict)
+    spread: tuple[bool, bool] = (False, False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +72,8 @@ class QuotaSnapshot:
     """Why the newest answer could not be used, while `stale`."""
     default: str = ""
     """The queue of pools that `pools` does not name; empty: the queue of the pool's name."""
+    shards: tuple[QuotaShard, ...] = ()
+    """Empty: all nodes are one."""
 
     def resolve(self, pool: str) -> str:
         """The queue of a pool: what `pools` says, else the default (which may not exist)."""
@@ -139,10 +157,12 @@ class _Reader:
             if queue.name in queues:
                 raise self._bad(node, f"queue {queue.name!r} is there twice; give each its own name")
             queues[queue.name] = queue, node
+        shards = self._shards(top.get("shards"), top.get("placement"))
         self._tree(queues)
+        queues = self._sharded(queues, {shard.name for shard in shards} | {""})
         parents = {queue.parent for queue, _ in queues.values()}
         pools = self._pools(top.get("pools"), set(queues) - parents)
-        return QuotaSnapshot(version, tuple(queue for queue, _ in queues.values()), pools)
+        return QuotaSnapshot(version, tuple(queue for queue, _ in queues.values()), pools, shards=shards)
 
     def _compose(self, text: str) -> yaml.Node | None:
         try:
@@ -169,7 +189,54 @@ class _Reader:
             memory=self._resource(found.get("memory"), "memory"),
             preempt_min_runtime=self._seconds(found, "preempt_min_runtime"),
             reclaim_min_runtime=self._seconds(found, "reclaim_min_runtime"),
+            shard=self._text(found["shard"], "shard") if "shard" in found else "",
         )
+
+    def _shards(self, node: yaml.Node | None, rest: yaml.Node | None) -> tuple[QuotaShard, ...]:
+        made: dict[str, QuotaShard] = {}
+        if node is not None and not isinstance(node, yaml.SequenceNode):
+            raise self._bad(node, "`shards` must be a list; write `shards: [...]`")
+        for one in node.value if node is not None else ():
+            found = self._fields(one, _SHARD, "a shard")
+            if "name" not in found or "nodes" not in found:
+                raise self._bad(one, "a shard needs a `name`, and `nodes`: the labels of its nodes")
+            name = self._text(found["name"], "name")
+            if name in made:
+                raise self._bad(one, f"shard {name!r} is there twice; give each its own name")
+            labels = self._fields(found["nodes"], None, "`nodes`")
+            if not labels:
+                raise self._bad(found["nodes"], "`nodes` names no label; queues without a shard have all other nodes")
+            nodes = {label: self._text(value, f"nodes.{label}") for label, value in labels.items()}
+            made[name] = QuotaShard(name, nodes, self._placement(found.get("placement")))
+        if not made and rest is None:
+            return ()
+        return (*made.values(), QuotaShard("", {}, self._placement(rest)))
+
+    def _placement(self, node: yaml.Node | None) -> tuple[bool, bool]:
+        found = self._fields(node, _PLACEMENT, "`placement`") if node is not None else {}
+        spread = []
+        for key in _PLACEMENT:
+            word = self._text(found[key], f"placement.{key}") if key in found else "binpack"
+            if word not in ("binpack", "spread"):
+                raise self._bad(found[key], f"`placement.{key}` is {word!r}; write binpack or spread")
+            spread.append(word == "spread")
+        return spread[0], spread[1]
+
+    def _sharded(
+        self, queues: Mapping[str, tuple[QuotaQueue, yaml.Node]], known: set[str]
+    ) -> dict[str, tuple[QuotaQueue, yaml.Node]]:
+        """Queues with the shard of their root."""
+        found = {}
+        for queue, node in queues.values():
+            root = queue
+            while root.parent:
+                root = queues[root.parent][0]
+            if root.shard not in known or queue.shard not in ("", root.shard):
+                told = ", ".join(sorted(filter(None, known))) or "none"
+                what = f"{root.name!r} above it is of {root.shard or 'none'}" if queue.shard != root.shard else "it"
+                raise self._bad(node, f"queue {queue.name!r} is of shard {queue.shard!r}: {what}; shards: {told}")
+            found[queue.name] = replace(queue, shard=root.shard), node
+        return found
 
     def _resource(self, node: yaml.Node | None, name: str) -> Resource:
         if node is None:

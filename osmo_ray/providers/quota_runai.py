@@ -1,18 +1,13 @@
-"""Quotas as Run:AI has them: departments above projects, for one node pool of one cluster.
-
-The control plane is far away and may be slow, while the door is asked in each scheduling cycle: a thread of its own
-reads, the door hands out what was read last. Before the first answer nothing is known, and that is not the same as "no
-quotas": the snapshot then has no queue at all, and work waits for it.
-"""
+"""Quotas as Run:AI has them: departments above projects, for one node pool of one cluster."""
 
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from osmo_ray.providers.quota import UNLIMITED, QuotaQueue, QuotaSnapshot, Resource
+from osmo_ray.providers.quota import UNLIMITED, QuotaQueue, Resource
+from osmo_ray.providers.quota_far import FarQuota, Told
 from osmo_ray.providers.quota_kept import KeptQuotas
 from osmo_ray.providers.runai_client import Login, Row, RunaiClient, RunaiError
 
@@ -36,69 +31,25 @@ class RunaiScope:
     """Pool -> project; empty: each project is a pool of its own name."""
 
 
-class RunaiQuota:
-    """A `QuotaProvider`. The first `snapshot()` starts the reader; `refresh()` reads at once, for tests."""
+class RunaiOrigin:
+    """Run:AI as an `Origin`."""
 
-    def __init__(self, client: RunaiClient, scope: RunaiScope, kept: KeptQuotas | None = None) -> None:
-        self._client, self._scope, self._kept = client, scope, kept
-        self._lock, self._stop = threading.Lock(), threading.Event()
-        self._reader: threading.Thread | None = None
-        self._readings = 0
-        queues = kept.load() if kept is not None else ()
-        told = "Run:AI has not answered since the start; these are the quotas of before it"
-        self._now = QuotaSnapshot(
-            "kept" if queues else "",
-            queues,
-            _pools(queues, scope),
-            stale=True,
-            error=told if queues else "Run:AI has not answered yet",
-        )
+    name = "Run:AI"
 
-    @property
-    def error(self) -> str:
-        return self._now.error
+    def __init__(self, client: RunaiClient, scope: RunaiScope) -> None:
+        self._client, self._scope = client, scope
 
-    def snapshot(self) -> QuotaSnapshot | None:
-        with self._lock:
-            if self._reader is None and not self._stop.is_set():
-                self._reader = threading.Thread(target=self._read, name="quotas", daemon=True)
-                self._reader.start()
-        return self._now
+    def read(self) -> Told:
+        projects = self._client.rows("/api/v1/org-unit/projects", "projects", self._scope.cluster)
+        departments = self._client.rows("/api/v1/org-unit/departments", "departments", self._scope.cluster)
+        queues = translate(projects, departments, self._scope)
+        return Told(queues, self.pools(queues))
 
-    def refresh(self) -> None:
-        """Read once. What was in force stays when that fails, marked stale; equal content stays the same object."""
-        try:
-            projects = self._client.rows("/api/v1/org-unit/projects", "projects", self._scope.cluster)
-            departments = self._client.rows("/api/v1/org-unit/departments", "departments", self._scope.cluster)
-            queues = translate(projects, departments, self._scope)
-        except RunaiError as error:
-            self._fail(str(error))
-        except Exception as error:  # whatever a stranger's answer breaks must not end the reader
-            self._fail(f"Run:AI's answer cannot be understood: {type(error).__name__} {error}")
-        else:
-            if queues != self._now.queues:
-                self._readings += 1
-                self._now = QuotaSnapshot(f"runai-{self._readings}", queues, _pools(queues, self._scope))
-                if self._kept is not None:
-                    self._kept.save(queues)
-            elif self._now.stale:
-                self._now = replace(self._now, stale=False, error="")
+    def pools(self, queues: tuple[QuotaQueue, ...]) -> Mapping[str, str]:
+        return _pools(queues, self._scope)
 
     def close(self) -> None:
-        """End the reader."""
-        self._stop.set()
-        if self._reader is not None:
-            self._reader.join(1.0)
         self._client.close()
-
-    def _read(self) -> None:
-        while not self._stop.is_set():
-            self.refresh()
-            self._stop.wait(self._scope.interval)
-
-    def _fail(self, message: str) -> None:
-        if message != self._now.error or not self._now.stale:
-            self._now = replace(self._now, stale=True, error=message)
 
 
 def translate(projects: list[Row], departments: list[Row], scope: RunaiScope) -> tuple[QuotaQueue, ...]:
@@ -192,6 +143,7 @@ def _name(row: Row) -> str:
     return name
 
 
-def connect(url: str, client_id: str, secret: str, scope: RunaiScope, kept: KeptQuotas | None = None) -> RunaiQuota:
+def connect(url: str, client_id: str, secret: str, scope: RunaiScope, kept: KeptQuotas | None = None) -> FarQuota:
     """Run:AI by its address and an application's credentials. Raises `RunaiError` for an address without TLS."""
-    return RunaiQuota(RunaiClient(Login(url, client_id, secret)), scope, kept)
+    origin = RunaiOrigin(RunaiClient(Login(url, client_id, secret)), scope)
+    return FarQuota(origin, scope.interval, kept)

@@ -24,6 +24,10 @@ class QuotaSource:
     ranks: str = ""
     interval: float = 20.0
     pools: str = ""
+    kubeconfig: str = ""
+    namespace: str = ""
+    kube_pools: str = ""
+    kube_interval: float = 20.0
 
 
 def source_of(settings: Settings) -> QuotaSource:
@@ -39,6 +43,10 @@ def source_of(settings: Settings) -> QuotaSource:
         settings.runai_ranks,
         settings.runai_interval,
         settings.runai_pools,
+        settings.quota_kubeconfig,
+        settings.quota_namespace,
+        settings.quota_pools,
+        settings.quota_interval,
     )
 
 
@@ -46,8 +54,10 @@ def open_quota(source: QuotaSource) -> QuotaProvider:
     """The provider. Raises `QuotaError` for settings that cannot work."""
     if source.kind == "file":
         return YamlQuota(source.home / "quota.yaml")
+    if source.kind in ("kai", "kueue"):
+        return _of_a_cluster(source)
     if source.kind != "runai":
-        raise QuotaError(f"setting quota_source is {source.kind!r}; it takes file or runai")
+        raise QuotaError(f"setting quota_source is {source.kind!r}; it takes file, runai, kai or kueue")
     # Here, since the HTTP client is memory that a platform with a file of quotas never needs.
     from osmo_ray.providers.quota_runai import RunaiScope, connect
     from osmo_ray.providers.runai_client import RunaiError
@@ -64,6 +74,18 @@ def open_quota(source: QuotaSource) -> QuotaProvider:
         return connect(source.url, source.client_id, secret, scope, kept)
     except RunaiError as error:
         raise QuotaError(str(error)) from None
+
+
+def _of_a_cluster(source: QuotaSource) -> QuotaProvider:
+    from osmo_ray.providers.kube_reader import KubeReader, access_of
+    from osmo_ray.providers.quota_far import FarQuota
+    from osmo_ray.providers.quota_kube import KaiOrigin, KubeScope, KueueOrigin
+
+    scope = KubeScope(source.namespace, _pairs("quota_pools", source.kube_pools, "POOL=QUEUE"))
+    kind = KaiOrigin if source.kind == "kai" else KueueOrigin
+    origin = f"{source.kind} kubeconfig={source.kubeconfig} namespace={source.namespace}"
+    kept = KeptQuotas(source.home / f"{source.kind}-quota.yaml", " ".join(origin.split()))
+    return FarQuota(kind(KubeReader(access_of(source.kubeconfig)), scope), max(source.kube_interval, 1.0), kept)
 
 
 def _ranks(text: str) -> dict[str, int]:

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from osmo_ray.providers.quota import QuotaError
+
 Row = Mapping[str, object]
 _PAGE = 500
 _TRIES = 4
@@ -27,7 +29,7 @@ _MOST_BYTES = 32 << 20
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
 
 
-class RunaiError(Exception):
+class RunaiError(QuotaError):
     """Run:AI could not be read; the message says what was asked, what came, and what to do."""
 
 

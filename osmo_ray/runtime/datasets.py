@@ -6,6 +6,7 @@ byte of it. Each task has files of its own (a reflink where the filesystem has t
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -51,6 +52,9 @@ def fetch(place: Place, wanted: DatasetPlan, target: Path, regex: str) -> Got:
     root = _root(place)
     bucket = _bucket(place, wanted)
     dataset = Dataset(bucket, wanted.name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    told = {"dataset": str(wanted), "checksum": dataset.version(str(wanted.version)).checksum}
+    target.with_name(f".{target.name}.osmo").write_text(json.dumps(told))
     cache = NodeCache(root / "files", Options.load(root.parent / "options.json").dataset_cache)
     reader = Reader(bucket)
     files, size = 0, 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import socket
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from osmo_ray.runtime.codec import Job
 from osmo_ray.runtime.layout import Layout
 from osmo_ray.runtime.sandbox import INPUT, OUTPUT, TOOLS
 from osmo_ray.runtime.spool import Folder
-from osmo_ray.spec.attempt import FilePlan
+from osmo_ray.spec.attempt import AttemptPlan, FilePlan
 from osmo_ray.spec.tokens import Tokens, expand, host_label, host_name, variables
 
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -81,6 +82,7 @@ class Place:
             "OSMO_RETRY_ID": str(plan.key.retry_id),
             "OSMO_ATTEMPT": str(plan.key),
             "OSMO_OUTPUT": tokens.output,
+            **placed_datasets(plan, tokens),
         }
 
     def path(self) -> str:
@@ -151,6 +153,16 @@ class Place:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(source.read_bytes())
             path.chmod(0o444)
+
+
+def placed_datasets(plan: AttemptPlan, tokens: Tokens) -> dict[str, str]:
+    """`OSMO_DATASETS` for a task that reads any: `bucket/name:number` of each to its folder, for `osmo.data.shards`."""
+    at = {
+        str(wanted): f"{folder}/{wanted.name}"
+        for one, folder in zip(plan.inputs, tokens.inputs, strict=True)
+        for wanted in one.datasets
+    }
+    return {"OSMO_DATASETS": json.dumps(at)} if at else {}
 
 
 def _contents(file: FilePlan, tokens: Tokens | None) -> bytes:

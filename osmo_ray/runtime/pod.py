@@ -26,7 +26,7 @@ from osmo_ray.runtime import codec, reasons, transfer, work
 from osmo_ray.runtime.codec import Job, Orders
 from osmo_ray.runtime.errors import RuntimeFailure
 from osmo_ray.runtime.logs import Log, log_prefix
-from osmo_ray.runtime.place import Place
+from osmo_ray.runtime.place import Place, placed_datasets
 from osmo_ray.runtime.sandbox import OUTPUT
 from osmo_ray.runtime.spool import Folder, replace_file
 from osmo_ray.spec.attempt import AttemptPlan, FilePlan
@@ -91,6 +91,7 @@ def environment(plan: AttemptPlan, tokens: Tokens) -> dict[str, str]:
         "OSMO_RETRY_ID": str(plan.key.retry_id),
         "OSMO_ATTEMPT": str(plan.key),
         "OSMO_OUTPUT": tokens.output,
+        **placed_datasets(plan, tokens),
     }
 
 

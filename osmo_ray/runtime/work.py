@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from osmo_ray.data.errors import DataError
-from osmo_ray.objects.keyed import store_options
+from osmo_ray.objects.keyed import store_options, store_url
 from osmo_ray.objects.protocol import NoSuchObject, ObjectError, ObjectStore
 from osmo_ray.runtime import kpis, process, reasons, transfer
 from osmo_ray.runtime.errors import RuntimeFailure
@@ -27,10 +27,10 @@ _SHIP_LIMIT = 120
 
 
 def open_store(url: str, **options: Any) -> ObjectStore:
-    """The store behind a URL. Imported late: a store on the network brings large libraries along."""
+    """The store behind a URL as users write it. Imported late: a store on the network brings large libraries along."""
     from osmo_ray.objects import open_store as found
 
-    store: ObjectStore = found(url, **options)
+    store: ObjectStore = found(store_url(url), **options)
     return store
 
 

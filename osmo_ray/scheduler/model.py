@@ -161,6 +161,8 @@ class Snapshot:
     now: float = 0.0
     tries: int | None = 20
     """Most groups per action for which victims are searched in one cycle."""
+    spread: tuple[bool, bool] = (False, False)
+    """Whether work goes to the emptiest nodes rather than to the fullest: tasks with GPUs, and tasks without."""
 
 
 @dataclass(frozen=True, slots=True)

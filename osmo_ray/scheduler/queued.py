@@ -72,7 +72,7 @@ class Planner:
 
 
 def _frame(snapshot: Snapshot) -> tuple[object, ...]:
-    return snapshot.nodes, snapshot.queues, snapshot.topologies, snapshot.tries
+    return snapshot.nodes, snapshot.queues, snapshot.topologies, snapshot.tries, snapshot.spread
 
 
 def plan_with_queues(snapshot: Snapshot) -> Plan:
@@ -98,7 +98,15 @@ def decide(session: Session, snapshot: Snapshot, jobs: Mapping[str, Job]) -> Pla
 
 def open_session(snapshot: Snapshot) -> Session:
     """The core's view of a snapshot."""
-    settings = Settings(together=True, tries=snapshot.tries, scenarios=50, grace=-1.0, victims_per_move=0)
+    settings = Settings(
+        spread_gpu=snapshot.spread[0],
+        spread_cpu=snapshot.spread[1],
+        together=True,
+        tries=snapshot.tries,
+        scenarios=50,
+        grace=-1.0,
+        victims_per_move=0,
+    )
     return Session(
         [_node(n) for n in snapshot.nodes],
         [_queue(q) for q in snapshot.queues],

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from osmo_ray.data.names import Reference, parse_reference
-from osmo_ray.objects.keyed import store_url
+from osmo_ray.objects.keyed import store_options, store_url
 from osmo_ray.objects.opening import open_store
+from osmo_ray.objects.protocol import ObjectError
 from osmo_ray.sdk.errors import ClientError
+from osmo_ray.sdk.keys import data_keys
 
 if TYPE_CHECKING:
     from osmo_ray.objects.datasets.bucket import Bucket
@@ -46,8 +48,8 @@ class Opened:
 
 
 def opened(client: Client, name: str, *, write: bool = False, through: Any = None) -> Opened:
-    """The bucket itself; `through` may wrap its store. Keys of S3, Azure and Google come from where their libraries
-    look. Raises `ClientError`."""
+    """The bucket itself; `through` may wrap its store. Keys of S3, Azure and Google are those that the client keeps,
+    else come from where their libraries look. Raises `ClientError`."""
     from osmo_ray.objects.datasets.bucket import open_bucket
 
     told = client.http.json("POST" if write else "GET", f"/api/x/bucket/{name}/access")
@@ -58,9 +60,21 @@ def opened(client: Client, name: str, *, write: bool = False, through: Any = Non
             "--storage-gateway",
             status=400,
         )
-    store = open_store(store_url(url))
-    bucket = open_bucket(through(store) if through else store, cache=_cache())
+    try:
+        store = open_store(store_url(url), **store_options(data_keys(), url))
+        bucket = open_bucket(through(store) if through else store, cache=_cache())
+    except (ObjectError, OSError) as error:
+        raise ClientError(_closed(name, url, error), status=400) from None
     return Opened(bucket, str(told["user"]))
+
+
+def _closed(name: str, url: str, error: Exception) -> str:
+    plain, (scheme, _, rest) = url.partition("#")[0], url.partition("://")
+    told = f"bucket {name} at {plain} does not open: {error}"
+    if scheme not in ("s3", "azure", "gs"):
+        return told
+    wanted = f"endpoint={scheme}://{rest.partition('/')[0]} access_key_id access_key"
+    return f"{told}; if this host has no key for it: osmo credential set NAME --type DATA --payload {wanted}"
 
 
 def _cache() -> Path:

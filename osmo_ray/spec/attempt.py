@@ -107,8 +107,8 @@ class FilePlan:
 
 @dataclass(frozen=True, slots=True)
 class DataKey:
-    """A key for what lies below `endpoint` (`s3://bucket/prefix`); `region`, `override_url` and `addressing`
-    (S3: `path`, `virtual` or `auto`) may be empty."""
+    """A key for what lies below `endpoint` (`s3://bucket/prefix`); `region`, `override_url` and `addressing` (of S3:
+    `path`, `virtual` or `auto`) may be empty."""
 
     endpoint: str
     access_key_id: str

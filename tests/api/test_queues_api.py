@@ -58,6 +58,7 @@ def test_what_is_owed_and_what_is_held(world: World, tmp_path: Path):
         "name": "training",
         "parent": "all",
         "priority": 120,
+        "shard": "",
         "pools": ["default", "other"],
         "gpu": {"quota": 2, "limit": 4.5, "weight": 1, "fair_share": 3, "held": 3.5, "held_firm": 2, "borrowed": 1.5},
         "cpu": {"quota": 8, "limit": -1, "weight": 1},

@@ -147,3 +147,22 @@ async def test_a_gang_that_no_rack_holds_waits_and_is_told(store, lead, quota: s
     assert "tasks must stand within one r" in group.reason.sentence
     plain = send(store, gang({"a": 2, "b": 2, "c": 1}, {}))
     await until(store, plain, lambda g: all(t.node for t in g.tasks))
+
+
+SHARDED = """
+shards: [{name: b, nodes: {z: b}}]
+queues: [{name: default, shard: b, gpu: {quota: 4}}, {name: other}]
+"""
+
+
+async def test_work_stays_on_the_nodes_of_its_shard(store, lead):
+    controller = lead(SHARDED)
+    ids = [send(store, gang({"a": 1}, {})) for _ in range(5)]
+    for id in ids[:4]:
+        group = await until(store, id, lambda g: g.tasks[0].node)
+        assert group.tasks[0].node in ("n3", "n4")
+    fifth = await until(store, ids[4], lambda g: g.reason)
+    # Two nodes outside have room; the queue's quota covers what its own shard has.
+    assert fifth.reason.code == "OverQuota" and not fifth.tasks[0].node
+    shares = {s.queue: s.fair for s in controller.scheduling.standings}
+    assert shares == {"default": 4.0, "other": 0.0}

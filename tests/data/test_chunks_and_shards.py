@@ -14,7 +14,7 @@ from osmo_ray.data.garbage import Condemned, condemnable, may_sweep, sweep, wast
 from osmo_ray.data.index import ChunkIndex, Ids, Place, segment, unique
 from osmo_ray.data.packs import PackEntry
 from osmo_ray.data.reads import runs
-from osmo_ray.data.shards import Cursor, shard_plan
+from osmo_ray.data.shardplan import Cursor, shard_plan
 
 
 def windowed(data: bytes, window: int) -> list[int]:

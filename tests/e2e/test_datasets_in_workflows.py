@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from osmo_ray.objects import open_store
 from osmo_ray.objects.datasets import Dataset, open_bucket
 from osmo_ray.objects.datasets.bucket import Bucket
+from osmo_ray.objects.datasets.collecting import verify
 from osmo_ray.objects.datasets.dataset import About
 from tests.e2e.harness import ROOT, Platform, until
 
@@ -214,6 +217,58 @@ def test_the_agent_dies_while_an_output_is_uploaded(platform: Platform) -> None:
     versions = Dataset(bucket(platform), "large").versions()
     assert [(v.number, v.files, v.size) for v in versions] == [(1, 1, 300_000_000)]
     assert len([t for g in platform.query(id)["groups"] for t in g["tasks"]]) == 1, "it did not run again"
+
+
+def writing(folder: Path) -> list[int]:
+    """Processes that have a file open below a folder."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                links = [str(fd.readlink()) for fd in (process / "fd").iterdir()]
+            except OSError:
+                continue
+            if any(link.startswith(f"{folder}/") for link in links):
+                found.append(int(process.name))
+    return found
+
+
+def test_the_supervisor_dies_while_an_output_is_uploaded(platform: Platform) -> None:
+    """Nothing half is visible; the task runs again, and its output is there once and whole."""
+    there = bucket(platform)
+    dataset = Dataset(there, "large2", create=True)
+    id = platform.submit(UPLOAD.replace("large", "large2"))
+    movers = until(lambda: writing(platform.home / "storage/buckets/default"), 60, every=0.002)
+    supervisors = [int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in movers]
+    for pid in [*supervisors, *movers]:
+        os.kill(pid, signal.SIGKILL)
+    assert not dataset.versions(), "it was killed before the commit"
+    assert platform.wait(id) == "COMPLETED", platform.cli("workflow", "logs", id).stdout
+    assert [(v.number, v.files, v.size) for v in dataset.versions()] == [(1, 1, 300_000_000)]
+    assert len([t for g in platform.query(id)["groups"] for t in g["tasks"]]) > 1, "it ran again"
+    assert verify(there) == []
+
+
+INSIDE = """workflow:
+  name: inside
+  tasks:
+  - name: read
+    image: ubuntu
+    command: [{python}, {example}, squares]
+    environment: {{PYTHONPATH: {root}}}
+    inputs: [{{dataset: squares}}]
+"""
+
+
+def test_shards_are_the_same_in_a_task_and_outside(platform: Platform) -> None:
+    example = ROOT / "examples/dataset/feed.py"
+    done = subprocess.run([sys.executable, example], env=platform.environ, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == sum(x * x for x in range(3000))
+    assert [v.number for v in Dataset(bucket(platform), "squares").versions()] == [1]
+    id = platform.submit(INSIDE.format(python=sys.executable, example=example, root=ROOT))
+    assert platform.wait(id) == "COMPLETED", platform.cli("workflow", "logs", id).stdout
+    assert lines(platform, id, "read") == [done.stdout.strip()]
 
 
 def test_the_example_runs(platform: Platform) -> None:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from osmo_ray.data.errors import DataError
 from osmo_ray.objects.datasets import Dataset, open_bucket
 from osmo_ray.objects.datasets.cache import NodeCache
-from osmo_ray.objects.datasets.feeding import Worker, shards
+from osmo_ray.objects.datasets.feeding import BucketFeed, Worker, shards
 from osmo_ray.objects.datasets.filesystem import DatasetFileSystem
 from osmo_ray.objects.datasets.reading import Reader
 
@@ -210,19 +210,23 @@ def test_the_ranks_of_an_epoch_read_every_row_once(feed: Dataset) -> None:
         seen = [
             x
             for rank in range(3)
-            for _, batch in shards(feed, Worker(rank, 3, epoch), rows=17)
+            for _, batch in shards(BucketFeed(feed), Worker(rank, 3, epoch), rows=17)
             for x in batch.column("x").to_pylist()
         ]
         assert sorted(seen) == list(range(700)) and seen != list(range(700))
 
 
 def test_a_worker_goes_on_from_any_cursor(feed: Dataset) -> None:
-    whole = list(shards(feed, Worker(1, 2), rows=17))
+    whole = list(shards(BucketFeed(feed), Worker(1, 2), rows=17))
     rows = [x for _, batch in whole for x in batch.column("x").to_pylist()]
     done = 0
     for cursor, batch in whole:
         done += len(batch)
-        rest = [x for _, b in shards(feed, Worker(1, 2, cursor=cursor), rows=25) for x in b.column("x").to_pylist()]
+        rest = [
+            x
+            for _, b in shards(BucketFeed(feed), Worker(1, 2, cursor=cursor), rows=25)
+            for x in b.column("x").to_pylist()
+        ]
         assert rest == rows[done:]
 
 
@@ -236,11 +240,11 @@ def test_tars_and_plain_files_are_samples(tmp_path: Path) -> None:
             tar.addfile(info, io.BytesIO(data))
     found = Dataset(open_bucket(MemoryStore()), "w", create=True)
     found.upload([folder])
-    rows = [row for _, batch in shards(found) for row in batch.to_pylist()]
+    rows = [row for _, batch in shards(BucketFeed(found)) for row in batch.to_pylist()]
     assert rows == [
         {"__key__": "d/1", "cls.txt": b"c1", "jpg": b"j1"},
         {"__key__": "d/2", "cls.txt": None, "jpg": b"j2"},
     ]
     (tmp_path / "plain").write_bytes(b"p")
     found.upload([tmp_path / "plain"])
-    assert [b.to_pylist() for _, b in shards(found)] == [[{"path": b"plain", "bytes": b"p"}]]
+    assert [b.to_pylist() for _, b in shards(BucketFeed(found))] == [[{"path": b"plain", "bytes": b"p"}]]

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from osmo_ray.providers.quota import QuotaError, QuotaProvider, QuotaQueue, YamlQuota
+from osmo_ray.providers.quota_far import FarQuota
 from osmo_ray.providers.quota_kept import KeptQuotas
-from osmo_ray.providers.quota_runai import RunaiQuota
+from osmo_ray.providers.quota_kube import KaiOrigin, KubeScope
 from osmo_ray.providers.quotas import QuotaSource, open_quota
 from tests.servers.runai import State, serve, unit
 
@@ -59,9 +60,9 @@ class RunaiSource:
         self._asked = self.open()
         self.quota: QuotaProvider = self._asked
 
-    def open(self, **changes: str) -> RunaiQuota:
+    def open(self, **changes: str) -> FarQuota:
         made = open_quota(replace(self.source, **changes))
-        assert isinstance(made, RunaiQuota)
+        assert isinstance(made, FarQuota)
         made._stop.set()
         return made
 
@@ -72,6 +73,58 @@ class RunaiSource:
 
     def spoil(self) -> None:
         self._state.faults.append("403")
+        self._asked.refresh()
+
+
+class Objects:
+    """A cluster as the door knows it, in memory; the real one is in test_quota_kube_cluster.py."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, list[Any]] = {}
+        self.broken = ""
+
+    def list(self, path: str) -> list[Any]:
+        if self.broken:
+            raise QuotaError(self.broken)
+        return self.found.get(path, [])
+
+    def version(self, group: str) -> str:
+        if self.broken:
+            raise QuotaError(self.broken)
+        return {"scheduling.run.ai": "v2"}.get(group, "")
+
+    def close(self) -> None:
+        pass
+
+
+def kai(name: str, parent: str, gpu: tuple[float, float, float], age: int) -> dict[str, Any]:
+    keys = ("quota", "limit", "overQuotaWeight")
+    resources = {"gpu": dict(zip(keys, gpu, strict=True))}
+    resources |= {kind: dict(zip(keys, (-1, -1, 1), strict=True)) for kind in ("cpu", "memory")}
+    return {
+        "metadata": {"name": name, "creationTimestamp": f"2026-01-01T00:00:{age:02}Z"},
+        "spec": {"parentQueue": parent, "resources": resources},
+    }
+
+
+class KaiSource:
+    top = "all"
+
+    def __init__(self) -> None:
+        self._cluster = Objects()
+        self._asked = FarQuota(KaiOrigin(self._cluster, KubeScope()))
+        self._asked._stop.set()
+        self.quota: QuotaProvider = self._asked
+
+    def tell(self, teams: Teams) -> None:
+        rows = [kai("all", "", (8, 16, 1), 0)]
+        rows += [kai(name, "all", gpu, age) for age, (name, gpu) in enumerate(teams.items(), 1)]
+        self._cluster.found["/apis/scheduling.run.ai/v2/queues"] = rows
+        self._cluster.broken = ""
+        self._asked.refresh()
+
+    def spoil(self) -> None:
+        self._cluster.broken = "the cluster does not answer"
         self._asked.refresh()
 
 
@@ -87,10 +140,12 @@ def runai(tmp_path: Path) -> Iterator[RunaiSource]:
     assert state.refused == []
 
 
-@pytest.fixture(params=["file", "runai"])
+@pytest.fixture(params=["file", "runai", "kai"])
 def source(request: pytest.FixtureRequest, tmp_path: Path) -> Source:
     if request.param == "file":
         return FileSource(tmp_path / "quota.yaml")
+    if request.param == "kai":
+        return KaiSource()
     found: Source = request.getfixturevalue("runai")
     return found
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from osmo_ray.providers.quota import QuotaError, QuotaQueue, YamlQuota
-from osmo_ray.providers.quota_runai import RunaiQuota, RunaiScope
+from osmo_ray.providers.quota_far import FarQuota
+from osmo_ray.providers.quota_runai import RunaiOrigin, RunaiScope
 from osmo_ray.providers.quotas import QuotaSource, open_quota
 from osmo_ray.providers.runai_client import Login, RunaiClient, RunaiError
 from tests.servers.runai import State, example, serve, unit
@@ -26,11 +27,13 @@ class Bench:
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         self.slept: list[float] = []
         self.now = 0.0
-        self.made: list[RunaiQuota] = []
+        self.made: list[FarQuota] = []
 
-    def quota(self, scope: RunaiScope = SCOPE, secret: str = "sesame", timeout: float = 5.0) -> RunaiQuota:
+    def quota(self, scope: RunaiScope = SCOPE, secret: str = "sesame", timeout: float = 5.0) -> FarQuota:
         login = Login(self.url, "osmo", secret, timeout)
-        self.made.append(RunaiQuota(RunaiClient(login, self.slept.append, lambda: self.now), scope))
+        self.made.append(
+            FarQuota(RunaiOrigin(RunaiClient(login, self.slept.append, lambda: self.now), scope), scope.interval)
+        )
         return self.made[-1]
 
     def close(self) -> None:
@@ -49,7 +52,7 @@ def runai() -> Iterator[Bench]:
     assert bench.state.refused == []
 
 
-def read(quota: RunaiQuota):
+def read(quota: FarQuota):
     quota.refresh()
     return quota._now
 
@@ -181,10 +184,10 @@ def test_settings_choose_the_source(runai: Bench, tmp_path: Path):
     (tmp_path / "secret").write_text("sesame\n")
     secret = str(tmp_path / "secret")
     made = open_quota(QuotaSource(tmp_path, "runai", runai.url, "osmo", secret, ranks="High=120, Low=80"))
-    assert isinstance(made, RunaiQuota) and len(read(made).queues) == 5
+    assert isinstance(made, FarQuota) and len(read(made).queues) == 5
     made.close()
     for bad, said in (
-        (QuotaSource(tmp_path, "moon"), "file or runai"),
+        (QuotaSource(tmp_path, "moon"), "file, runai, kai or kueue"),
         (QuotaSource(tmp_path, "runai", runai.url, "osmo", str(tmp_path / "none")), "runai_secret_file"),
         (QuotaSource(tmp_path, "runai", runai.url, "osmo", secret, ranks="High"), "NAME=NUMBER"),
         (QuotaSource(tmp_path, "runai", "http://example.com", "osmo", secret), "https"),

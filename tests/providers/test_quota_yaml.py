@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from osmo_ray.providers.quota import QuotaError, QuotaQueue, YamlQuota, parse
+from osmo_ray.providers.quota import QuotaError, QuotaQueue, QuotaShard, YamlQuota, parse
 
 GOOD = """
 queues:
@@ -84,3 +84,43 @@ def test_a_first_file_that_is_bad_gives_no_quotas_but_the_error(tmp_path: Path):
     quota = YamlQuota(path)
     assert quota.snapshot() is None
     assert f"{path}:1:9" in quota.error
+
+
+SHARDS = """
+shards:
+  - name: big
+    nodes: {gpu: a100, zone: "1"}
+    placement: {gpu: spread}
+placement: {cpu: spread}
+queues:
+  - {name: all, shard: big}
+  - {name: one, parent: all}
+  - {name: rest}
+"""
+
+
+def test_shards_have_nodes_and_whole_trees_of_queues():
+    found = parse(SHARDS, "q")
+    assert found.shards == (
+        QuotaShard("big", {"gpu": "a100", "zone": "1"}, (True, False)),
+        QuotaShard("", {}, (False, True)),
+    )
+    assert {q.name: q.shard for q in found.queues} == {"all": "big", "one": "big", "rest": ""}
+    assert parse("queues: [{name: a}]", "q").shards == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("shard: big", "shard: bog", "q:8:5: queue 'all' is of shard 'bog'"),
+        ("parent: all", "parent: all, shard: other", "'all' above it is of big; shards: big"),
+        ("{gpu: spread}", "{gpu: wide}", "q:5:22: `placement.gpu` is 'wide'; write binpack or spread"),
+        ('{gpu: a100, zone: "1"}', "{}", "`nodes` names no label"),
+        ("    nodes:", "    node:", "a shard has no field 'node'"),
+        ("placement: {cpu: spread}", "shards: 3", "'shards' is there twice"),
+    ],
+)
+def test_bad_shards(old: str, new: str, said: str):
+    with pytest.raises(QuotaError) as told:
+        parse(SHARDS.replace(old, new, 1), "q")
+    assert said in str(told.value)

@@ -40,10 +40,12 @@ class GpuView(OwedView):
 
 
 class QueueView(Shape):
-    """One queue. `pools` are those whose work goes into it; only queues with none below them run work."""
+    """One queue. `pools` are those whose work goes into it; only queues with none below them run work. `shard` are the
+    nodes that it divides; empty: those of no shard."""
 
     name: str
     parent: str
+    shard: str = ""
     priority: int
     pools: list[str]
     gpu: GpuView
@@ -111,6 +113,7 @@ def _view(queue: QuotaQueue, standing: Standing | None, pools: list[str]) -> Que
     return QueueView(
         name=queue.name,
         parent=queue.parent,
+        shard=queue.shard,
         priority=queue.priority,
         pools=pools,
         gpu=_gpu(queue.gpu, standing),

@@ -23,11 +23,12 @@ _THREADS = 16
 
 def _store(url: str) -> ObjectStore:
     from osmo_ray.objects import open_store
-    from osmo_ray.objects.keyed import store_url
+    from osmo_ray.objects.keyed import store_options, store_url
+    from osmo_ray.sdk.keys import data_keys
 
     if "://" not in url:
         raise ClientError(f"{url}: write a storage URL, such as s3://bucket/folder", status=400, code="USAGE")
-    return Counted(open_store(store_url(url)))
+    return Counted(open_store(store_url(url), **store_options(data_keys(), url)))
 
 
 def _chosen(store: ObjectStore, args: argparse.Namespace) -> Iterator[ObjectInfo]:

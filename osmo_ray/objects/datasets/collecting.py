@@ -19,7 +19,8 @@ from osmo_ray.data.garbage import condemnable, may_sweep, sweep, wasteful
 from osmo_ray.data.index import ChunkIndex, Ids, unique
 from osmo_ray.data.manifest import chunk_ids
 from osmo_ray.data.versions import load_version
-from osmo_ray.objects.datasets import layout
+from osmo_ray.objects.datasets import appending, layout
+from osmo_ray.objects.datasets.appending import unfinished
 from osmo_ray.objects.datasets.bucket import UNANNOUNCED, Bucket
 from osmo_ray.objects.datasets.reading import Reader
 from osmo_ray.objects.datasets.sending import Sender
@@ -115,6 +116,10 @@ def _end_silent(bucket: Bucket, policy: Policy) -> int:
             count += give_up(bucket, seen.id)
         elif any(f"/{seen.id}-" in key for key in _manifests(bucket, deleted=True)):
             bucket.store.delete([layout.begun(seen.id), layout.ended(seen.id)])
+    for append in unfinished(bucket):
+        if not append.over and bucket.now() - append.at > max(policy.silent, policy.grace):
+            appending.give_up(bucket, append)
+            count += 1
     return count
 
 
@@ -134,7 +139,8 @@ def _mark(bucket: Bucket, policy: Policy) -> _Mark:
     seen = tuple(sessions(bucket))
     silent = bucket.now() - policy.silent
     running = frozenset(s.id for s in seen if not s.given_up and (s.at > silent or not s.manifests))
-    roots = _manifests(bucket) | {manifest for s in seen for manifest in s.manifests}
+    parts_of = {manifest for append in unfinished(bucket) if not append.over for manifest in append.manifests}
+    roots = parts_of | _manifests(bucket) | {manifest for s in seen for manifest in s.manifests}
     parts = [unique(chunk_ids(bucket.table(manifest))) for manifest in sorted(roots)]
     reachable = unique(np.concatenate([np.empty((0, ID_BYTES), np.uint8), *parts]))
     return _Mark(seen, running, reachable, frozenset(roots), bucket.index())
@@ -225,8 +231,12 @@ def _tidy(bucket: Bucket, policy: Policy, in_time: Callable[[], None]) -> None:
         for info in manifests
         if info.key not in mark.manifests and _session(info.key) not in mark.running and _age(info.key) < young
     ]
+    patience = bucket.now() - max(policy.silent, policy.grace)  # a worker may still come and ask what became of it
+    ended = [append.folder for append in unfinished(bucket) if append.over and append.at < patience]
     in_time()
     bucket.store.delete(orphans)
+    for folder in ended:
+        bucket.store.delete([info.key for info in bucket.store.list(folder)])
     if len(segments) > _SEGMENTS:
         kept = bucket.put_table(layout.INDEX, mark.index.table(), "merged")
         bucket.store.delete(key for key in segments if key != kept)

@@ -75,9 +75,9 @@ class Dataset:
         """A new version that holds these sources and nothing else; the first source of a path wins. `regex` must
         match at the start of a path. `expect` is the number that the version must get (`Conflict` otherwise),
         `claimed` one that was claimed for it."""
-        with self._writing() as (session, sender):
-            table = table_of(self._added(sources, sender, regex))
-            draft = self._draft(about, session)
+        with self.writing() as (session, sender):
+            table = table_of(self.added(sources, sender, regex))
+            draft = self.draft(about, session)
             return commit(self.bucket, self.id, table, draft, session, sender, expect=expect, claimed=claimed)
 
     def update(
@@ -91,14 +91,14 @@ class Dataset:
     ) -> Version:
         """A new version: `base` without the paths that `remove` (a regex) matches, with the sources on top. If other
         versions came meanwhile, the change is put on top of the newest, or `Conflict` raised."""
-        with self._writing() as (session, sender):
+        with self.writing() as (session, sender):
             start = self.version(base)
             before = self.table(start)
-            rows = self._added(sources, sender, "")
-            table = _put_on(_removed(before, remove), rows)
+            rows = self.added(sources, sender, "")
+            table = put_on(_removed(before, remove), rows)
             sender.carry(chunk_ids(table), Reader(self.bucket, sender.index))
             how = Base(start.number, before, lambda number: self.table(self.version(str(number))))
-            draft = self._draft(about, session)
+            draft = self.draft(about, session)
             return commit(self.bucket, self.id, table, draft, session, sender, base=how, expect=expect)
 
     def download(self, target: Path, selector: str = LATEST, *, regex: str = "", resume: bool = False) -> int:
@@ -221,7 +221,8 @@ class Dataset:
         raise NoSuchDataset(f"{self.name}:{selector} has no {path.decode(errors='replace')!r}")
 
     @contextmanager
-    def _writing(self) -> Iterator[tuple[Session, Sender]]:
+    def writing(self) -> Iterator[tuple[Session, Sender]]:
+        """A session that collections see, and what sends its chunks; ended either way."""
         session = Session(self.bucket)
         try:
             with Sender(self.bucket, session) as sender:
@@ -231,7 +232,8 @@ class Dataset:
             raise
         session.finish()
 
-    def _added(self, sources: Sequence[Source | Path], sender: Sender, regex: str) -> list[Entry]:
+    def added(self, sources: Sequence[Source | Path], sender: Sender, regex: str = "") -> list[Entry]:
+        """The rows of these sources and of the folders above them; their chunks are with the sender."""
         pattern = re.compile(regex) if regex else None
         rows: dict[bytes, Entry] = {}
         for source in sources:
@@ -241,7 +243,8 @@ class Dataset:
                 rows.setdefault(entry.path, entry)
         return _with_folders(rows.values())
 
-    def _draft(self, about: About, session: Session) -> Version:
+    def draft(self, about: About, session: Session) -> Version:
+        """What `commit` completes."""
         return Version(
             0, "", "", 0, 0, self.bucket.now(), about.created_by, None, about.message, session.id, about.lineage,
             dict(about.metadata or {}), about.writer,
@@ -310,7 +313,7 @@ def _removed(table: pa.Table, regex: str) -> pa.Table:
     return table_of(row for row in kept if row.path not in emptied or row.path in was_empty)
 
 
-def _put_on(table: pa.Table, rows: list[Entry]) -> pa.Table:
+def put_on(table: pa.Table, rows: list[Entry]) -> pa.Table:
     """The rows over those of the table; a folder that is there keeps its own row."""
     there = set(table.column("path").to_pylist())
     new = [row for row in rows if row.kind is not Kind.FOLDER or row.path not in there]

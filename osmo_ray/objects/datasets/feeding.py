@@ -1,33 +1,37 @@
 """A version as a stream of Arrow record batches for one worker of many.
 
-Which files, and in which order, is the pure plan of `osmo_ray.data.shards`; here they are fetched ahead by a few
+Which files, and in which order, is the pure plan of `osmo_ray.data.shardplan`; here they are fetched ahead by a few
 threads, through the node's cache, and opened by their kind: Parquet row groups, tars in WebDataset's manner, anything
 else as (path, bytes). Each batch comes with the cursor behind it: give that back to go on from there.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import tarfile
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from osmo_ray.data.manifest import Entry, Kind
 from osmo_ray.data.names import LATEST
-from osmo_ray.data.shards import Cursor, ShardPlan, shard_plan
+from osmo_ray.data.shardplan import Cursor, ShardPlan, shard_plan
 from osmo_ray.objects.datasets.cache import NodeCache
 from osmo_ray.objects.datasets.dataset import Dataset
 from osmo_ray.objects.datasets.reading import Reader
+from osmo_ray.objects.datasets.tree import walk
 
 _GROUP = 64
 _UNLIMITED = 1 << 62
+Shard = tuple[Cursor, pa.RecordBatch]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,50 +45,72 @@ class Worker:
     cursor: Cursor | None = None
 
 
-def shards(
-    dataset: Dataset,
-    worker: Worker = Worker(),
-    *,
-    selector: str = LATEST,
-    regex: str = "",
-    rows: int = 65536,
-    ahead: int = 4,
-    cache: NodeCache | None = None,
-) -> Iterator[tuple[Cursor, pa.RecordBatch]]:
+class Feed(Protocol):
+    """The files of a version, wherever they are: its checksum, its files that hold anything in order of path, and how
+    to get one of them as a local file, which is only to be read."""
+
+    checksum: str
+
+    @property
+    def entries(self) -> Sequence[Entry]: ...
+
+    def path(self, entry: Entry) -> Path: ...
+
+
+class BucketFeed:
+    """From a bucket, through a node's cache; without one, through a folder that ends with the program."""
+
+    def __init__(
+        self, dataset: Dataset, *, selector: str = LATEST, regex: str = "", cache: NodeCache | None = None
+    ) -> None:
+        version = dataset.version(selector)
+        self.checksum = version.checksum
+        chosen = dataset.entries(str(version.number), regex=regex)
+        self.entries = [entry for entry in chosen if entry.kind is Kind.FILE and entry.size]
+        self._reader = Reader(dataset.bucket)
+        self._folder = None if cache else tempfile.TemporaryDirectory(prefix="osmo-shards-")
+        self._cache = cache or NodeCache(Path(self._folder.name if self._folder else ""), _UNLIMITED)
+
+    def path(self, entry: Entry) -> Path:
+        return self._cache.path(entry, self._reader)
+
+
+class FolderFeed:
+    """From a folder into which a version was put: a task's input. Read in the same order as from the bucket."""
+
+    def __init__(self, folder: Path, checksum: str, *, regex: str = "") -> None:
+        self.checksum, self._folder = checksum, os.fsencode(folder)
+        match = re.compile(regex).match
+        rows = (found.entry() for found in walk(folder) if found.is_file and found.status.st_size)
+        chosen = (row for row in rows if match(row.path.decode(errors="surrogateescape")))
+        self.entries = sorted(chosen, key=lambda row: row.path)
+
+    def path(self, entry: Entry) -> Path:
+        return Path(os.fsdecode(self._folder + b"/" + entry.path))
+
+
+def shards(feed: Feed, worker: Worker = Worker(), *, rows: int = 65536, ahead: int = 4) -> Iterator[Shard]:
     """Batches of at most `rows` rows with the cursor behind each; `ahead` files are fetched in advance."""
-    with ExitStack() as stack:
-        if cache is None:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="osmo-shards-"))
-            cache = NodeCache(Path(folder), _UNLIMITED)
-        start = worker.cursor or Cursor(worker.epoch)
-        for item, entry, path in files(dataset, worker, selector=selector, regex=regex, ahead=ahead, cache=cache):
-            skip = start.row if item == start.item else 0
-            row = 0
-            for batch in _kind(entry)(entry, path, rows):
-                row += len(batch)
-                if row > skip:
-                    yield Cursor(worker.epoch, item, row), batch.slice(max(0, skip - (row - len(batch))))
-
-
-def files(
-    dataset: Dataset,
-    worker: Worker,
-    *,
-    selector: str = LATEST,
-    regex: str = "",
-    ahead: int = 4,
-    cache: NodeCache,
-) -> Iterator[tuple[int, Entry, Path]]:
-    """(position in the plan, row, local file) of each file of a worker from its cursor on, fetched in advance."""
-    entries = [e for e in dataset.entries(selector, regex=regex) if e.kind is Kind.FILE and e.size]
-    plan = plan_of(dataset.version(selector).checksum, entries, worker)
     start = worker.cursor or Cursor(worker.epoch)
-    reader = Reader(dataset.bucket)
+    for item, entry, path in files(feed, worker, ahead=ahead):
+        skip = start.row if item == start.item else 0
+        row = 0
+        for batch in _kind(entry)(entry, path, rows):
+            row += len(batch)
+            if row > skip:
+                yield Cursor(worker.epoch, item, row), batch.slice(max(0, skip - (row - len(batch))))
+
+
+def files(feed: Feed, worker: Worker, *, ahead: int = 4) -> Iterator[tuple[int, Entry, Path]]:
+    """(position in the plan, row, local file) of each file of a worker from its cursor on, fetched in advance."""
+    entries = feed.entries
+    plan = plan_of(feed.checksum, entries, worker)
+    start = worker.cursor or Cursor(worker.epoch)
     flying: deque[tuple[int, Entry, Future[Path]]] = deque()
     with ThreadPoolExecutor(max(1, ahead), thread_name_prefix="osmo-shard") as pool:
         try:
             for item, at in enumerate(plan.rest(start), start.item):
-                flying.append((item, entries[at], pool.submit(cache.path, entries[at], reader)))
+                flying.append((item, entries[at], pool.submit(feed.path, entries[at])))
                 if len(flying) > ahead:
                     yield _landed(flying)
             while flying:
@@ -94,7 +120,7 @@ def files(
                 future.cancel()
 
 
-def plan_of(checksum: str, entries: list[Entry], worker: Worker) -> ShardPlan:
+def plan_of(checksum: str, entries: Sequence[Entry], worker: Worker) -> ShardPlan:
     sizes = [entry.size for entry in entries]
     return shard_plan(checksum, sizes, epoch=worker.epoch, rank=worker.rank, world=worker.world, seed=worker.seed)
 

@@ -52,6 +52,11 @@ def manifests(dataset: str) -> str:
     return f"{DATASETS}/{dataset}/manifests"
 
 
+def appends(dataset: str, run: str = "") -> str:
+    """The folder of one append, or of all: `parts/<writer>`, and `closing`, `closed`, `done`, `gone`."""
+    return f"{DATASETS}/{dataset}/appends/{run}" if run else f"{DATASETS}/{dataset}/appends"
+
+
 def tag(dataset: str, name: str) -> str:
     return f"{DATASETS}/{dataset}/tags/{name}"
 

@@ -1,8 +1,8 @@
 """An object store that tries again when an error may pass: throttling, a broken connection, a 500.
 
 `create` needs care: after an error nobody knows whether it happened, and the library below tries again by itself
-without telling. So when the key is taken, what lies there decides: the same bytes are ours. Whoever must not share them with
-another writer of the same puts something of its own into them.
+without telling. So when the key is taken, what lies there decides: the same bytes are ours. Whoever must not share them
+with another writer of the same puts something of its own into them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from osmo_ray.objects.protocol import AlreadyExists, ObjectError, ObjectInfo, ObjectStore
+from osmo_ray.objects.protocol import AlreadyExists, NoSuchObject, ObjectError, ObjectInfo, ObjectStore
 
 T = TypeVar("T")
 
@@ -50,8 +50,12 @@ class SteadyStore:
         def once() -> None:
             try:
                 self._store.create(key, data)
-            except AlreadyExists:
-                if self._store.read(key) != data:
+            except AlreadyExists as taken:
+                try:
+                    ours = self._store.read(key) == data
+                except NoSuchObject:  # removed since; it was there
+                    raise taken from None
+                if not ours:
                     raise
 
         self._again(once)
