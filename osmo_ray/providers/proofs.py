@@ -74,7 +74,7 @@ def data(key: DataKey) -> None:
         if scheme in _S3:
             asyncio.run(_look_s3(key))
         elif scheme in _AZURE:
-            asyncio.run(_look_azure(key))
+            _look_azure(key)
     except Unproven:
         raise
     except Exception as error:
@@ -96,21 +96,19 @@ async def _look_s3(key: DataKey) -> None:
         await session.close()
 
 
-async def _look_azure(key: DataKey) -> None:
-    import adlfs
+def _look_azure(key: DataKey) -> None:
+    from azure.storage.blob import ContainerClient
 
-    container = urlsplit(store_url(key.endpoint)).netloc.partition("@")[0]
     how = store_options([key], key.endpoint)
-    quick: dict[str, Any] = {"connection_timeout": _STEP, "read_timeout": _STEP}
-    files = adlfs.AzureBlobFileSystem(**how, asynchronous=True, skip_instance_cache=True)
-    try:
-        pages = files.service_client.get_container_client(container).list_blob_names(
-            results_per_page=1, retry_total=0, **quick
-        )
-        async for _ in pages:
-            break
-    finally:
-        await files.service_client.close()
+    name = urlsplit(store_url(key.endpoint)).netloc.partition("@")[0]
+    quick: dict[str, Any] = {"connection_timeout": _STEP, "read_timeout": _STEP, "retry_total": 0}
+    if "connection_string" in how:
+        container = ContainerClient.from_connection_string(how["connection_string"], name, **quick)
+    else:
+        host = how.get("account_host") or f"{how['account_name']}.blob.core.windows.net"
+        container = ContainerClient(f"https://{host}", name, credential=how["account_key"], **quick)
+    with container:
+        next(iter(container.list_blob_names(results_per_page=1)), None)
 
 
 def _why(url: str, error: Exception) -> str:
