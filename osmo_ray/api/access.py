@@ -131,6 +131,7 @@ ACTIONS: Mapping[str, str] = {
     "GET /api/x/workflow/{name}/sweeps": "workflow:Read",
     "GET /api/x/workflow/{name}/plan": "workflow:Read",
     "GET /api/x/workflow/{name}/usage/{task}": "workflow:Read",
+    "GET /api/x/workflow/{name}/datasets": "workflow:Read",
     "GET /api/x/workflow/{name}/outputs": "workflow:Read",
     "GET /api/x/workflow/{name}/outputs/{task}.tar": "workflow:Read",
     "GET /api/x/workflow/{name}/outputs/{task}/{path:path}": "workflow:Read",

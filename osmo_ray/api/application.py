@@ -28,6 +28,7 @@ from osmo_ray.api.routes import (
     datasets,
     extra,
     inside,
+    lineage,
     outputs,
     page,
     pools,
@@ -50,7 +51,7 @@ Beside = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 _PARTS = (
     *(auth, signin, users, workflows, streams, tasks, pools, profile, credentials, apps, outputs, code, extra, inside),
-    *(backends, datasets, buckets, configs, templates, standing, queues, page),
+    *(backends, datasets, lineage, buckets, configs, templates, standing, queues, page),
 )
 
 

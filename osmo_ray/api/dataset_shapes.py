@@ -177,6 +177,13 @@ class Made(Shape):
     name: str = ""
 
 
+class WorkflowDatasets(Shape):
+    """What tasks of a workflow read, and the versions that they made."""
+
+    read: list[Reader]
+    written: list[Made]
+
+
 class IndexView(Shape):
     """What the index has of a bucket. `size` is the bytes of all versions; `read_at` when all of it was read, which
     took `seconds`; `changed` names were not as the index had them, `wrong` ones cannot be read."""

@@ -10,14 +10,15 @@ import asyncio
 import re
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-
-import httpx
 
 from osmo_ray.objects import faults
 from osmo_ray.objects.keyed import store_options, store_url
 from osmo_ray.spec.attempt import DataKey
+
+if TYPE_CHECKING:
+    import httpx
 
 LIMIT = 12.0
 """Seconds after which a place counts as silent."""
@@ -97,18 +98,21 @@ async def _look_s3(key: DataKey) -> None:
 
 
 def _look_azure(key: DataKey) -> None:
-    from azure.storage.blob import ContainerClient
+    from azure.storage.blob import BlobServiceClient
 
     how = store_options([key], key.endpoint)
     name = urlsplit(store_url(key.endpoint)).netloc.partition("@")[0]
     quick: dict[str, Any] = {"connection_timeout": _STEP, "read_timeout": _STEP, "retry_total": 0}
     if "connection_string" in how:
-        container = ContainerClient.from_connection_string(how["connection_string"], name, **quick)
+        service = BlobServiceClient.from_connection_string(how["connection_string"], **quick)
     else:
         host = how.get("account_host") or f"{how['account_name']}.blob.core.windows.net"
-        container = ContainerClient(f"https://{host}", name, credential=how["account_key"], **quick)
-    with container:
-        next(iter(container.list_blob_names(results_per_page=1)), None)
+        service = BlobServiceClient(f"https://{host}", credential=how["account_key"], **quick)
+    with service:
+        if name:
+            next(iter(service.get_container_client(name).list_blob_names(results_per_page=1)), None)
+        else:  # a key of a whole account names no container: then it has to list those
+            next(iter(service.list_containers(results_per_page=1)), None)
 
 
 def _why(url: str, error: Exception) -> str:
@@ -127,6 +131,9 @@ def _why(url: str, error: Exception) -> str:
 
 def registry(name: str, username: str, auth: str) -> None:
     """Log in to a registry as image pulls do, by its own way of asking. Raises `Unproven`."""
+    # Here: the HTTP client is memory that few replicas of the API need.
+    import httpx
+
     host = name.removeprefix("https://").removeprefix("http://").partition("/")[0]
     host = _HUBS.get(host, host)
     plain = urlsplit(f"//{host}").hostname in _LOOPBACK

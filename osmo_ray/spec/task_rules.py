@@ -222,8 +222,9 @@ def _cache(at: Path, task: TaskSpec) -> Findings:
         hint = "name the image by digest (image@sha256:...), or write `sandbox: process`"
         yield Finding((*at, "cache"), "a cached task needs an image that cannot change", hint, key=True)
     for index, wanted in enumerate(task.inputs):
-        if isinstance(wanted, UrlInput) or (isinstance(wanted, DatasetInput) and ":" not in wanted.name):
-            hint = "leave `cache` out, or read it in a task before this one"
+        moves = isinstance(wanted, DatasetInput) and not wanted.name.rpartition(":")[2].isdigit()
+        if isinstance(wanted, UrlInput) or moves:
+            hint = "leave `cache` out, read it in a task before this one, or name a dataset's version by its number"
             yield Finding((*at, "inputs", index), "what a cached task reads here may have changed", hint)
     if task.outputs:
         hint = "leave `cache` out, or write it in a task after this one"

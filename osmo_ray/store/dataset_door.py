@@ -45,6 +45,10 @@ class DatasetVerbs(Protocol):
         """These groups may write these datasets; said once or often."""
         ...
 
+    def writes_of(self, workflow_uuid: str) -> Sequence[DatasetWrite]:
+        """What a workflow's groups that were sent may write."""
+        ...
+
     def writes_since(self, bucket: str, at: float, limit: int = 200) -> Sequence[str]:
         """Names of a bucket that workflows may have written since `at`."""
         ...

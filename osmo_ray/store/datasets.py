@@ -62,6 +62,12 @@ class Datasets(Verbs):
         rows = sorted((w.group_uuid, w.bucket, w.name, w.workflow_uuid) for w in writes)
         self.database.write(lambda connection: self._writes.run(connection, rows))
 
+    def writes_of(self, workflow_uuid: str) -> Sequence[DatasetWrite]:
+        w = dataset_writes.c
+        ask = select(w.workflow_uuid, w.group_uuid, w.bucket, w.name).where(w.workflow_uuid == workflow_uuid)
+        ask = ask.order_by(w.bucket, w.name, w.group_uuid)
+        return self.database.read(lambda connection: [DatasetWrite(*row) for row in connection.execute(ask)])
+
     def writes_since(self, bucket: str, at: float, limit: int = 200) -> Sequence[str]:
         w, f = dataset_writes.c, workflows.c
         ask = select(w.name).join(workflows, f.uuid == w.workflow_uuid).where(w.bucket == bucket)

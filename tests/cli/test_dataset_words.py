@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from osmo_ray.cli.datasets.common import bar, glob_regex
-from osmo_ray.program import main
+from osmo_ray.program import DATASET, main
 from tests.cli.conftest import Site
 
 Capture = pytest.CaptureFixture[str]
@@ -210,3 +210,31 @@ def test_globs(glob: str, yes: str, no: str) -> None:
 def test_the_progress_line() -> None:
     assert bar(512 << 20, 1 << 30, 8.0) == "[##########..........]  50%  512.0 MiB of 1.0 GiB  64.0 MiB/s  8.0s left"
     assert bar(0, 0, 0.0).startswith("[....................]   0%")
+
+
+def test_trees_migrations_checks_and_where_versions_come_from(site: Site, capsys: Capture, tmp_path: Path) -> None:
+    tree()
+    osmo(capsys, "dataset", "upload", "cats", "in/*")
+    assert osmo(capsys, "dataset", "inspect", "cats", "-t", "tree").splitlines() == [
+        "default/cats", "├── a.txt", "└── sub", "    ├── b.txt", "    └── c.png",
+    ]  # fmt: skip
+    assert "needs no migration" in osmo(capsys, "dataset", "migrate", "cats")
+    assert told(capsys, "dataset", "migrate", "cats:1")["dataset_versions"] == ["1"]
+    for kind in ("READ", "WRITE", "DELETE"):
+        assert json.loads(osmo(capsys, "dataset", "check", "cats", "-a", kind)) == {"status": "pass"}
+    assert "no bucket 'nowhere'" in json.loads(osmo(capsys, "dataset", "check", "nowhere/cats", code=1))["error"]
+    info = told(capsys, "dataset", "info", "cats")
+    assert [m["version"] for m in info["lineage"]["made"]] == ["1"] and info["lineage"]["read"] == []
+    assert "Made By" in osmo(capsys, "dataset", "info", "cats")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(("dataset", verb) for verb in DATASET),
+        *(("data", verb) for verb in ("upload", "download", "list", "delete", "check")),
+    ],
+)
+def test_every_verb_explains_itself(words: tuple[str, str], capsys: Capture) -> None:
+    shown = osmo(capsys, *words, "--help")
+    assert shown.startswith(f"usage: osmo {' '.join(words)}") and "--format-type" in shown

@@ -129,6 +129,7 @@ def test_which_datasets_a_workflow_may_write(store: Store) -> None:
     put(store, finish(store.load([made.uuid])[0], 50.0))
     assert list(store.writes_since("default", 50.0)) == ["cats"] and list(store.writes_since("default", 51.0)) == []
     assert list(store.writes_since("other", 0.0)) == []
+    assert list(store.writes_of(made.uuid)) == writes and list(store.writes_of("nobody")) == []
     assert store.last_reads("default", "cats") == {3: 4.0}
     assert [(r.name, r.version) for r in store.reads_of(made.uuid)] == [("cats", 3)] * 2
 

@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 _EVERY = 0.25
 
 
-def verb(arguments: Callable[[argparse.ArgumentParser], None], action: Callable[[argparse.Namespace], int]) -> Command:
+def verb(
+    arguments: Callable[[argparse.ArgumentParser], None],
+    action: Callable[[argparse.Namespace], int],
+    *,
+    json: bool = True,
+) -> Command:
     """A verb whose refusals by data and storage are told like the platform's."""
 
     def run(args: argparse.Namespace) -> int:
@@ -38,7 +43,7 @@ def verb(arguments: Callable[[argparse.ArgumentParser], None], action: Callable[
         except re.error as error:
             raise ClientError(f"not a regular expression: {error}", status=400, code="USAGE") from None
 
-    return Command(arguments, run)
+    return Command(arguments, run, json=json)
 
 
 def patterns(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +77,12 @@ def dataset(client: Client, text: str, *, write: bool = False, create: bool = Fa
     reference = buckets.named(client, text)
     place = buckets.opened(client, reference.bucket, write=write, through=Counted)
     return Dataset(place.bucket, reference.name, create=create), reference, place.user
+
+
+def named(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "name", metavar="[BUCKET/]NAME[:TAG]", help="TAG is a tag, a version's number, or latest (the default)"
+    )
 
 
 def path(client: Client, text: str, more: str = "") -> tuple[str, Reference]:

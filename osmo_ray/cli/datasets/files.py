@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from osmo_ray.cli.datasets.common import (
     Counted,
     dataset,
     mapping,
+    named,
     pattern,
     patterns,
     progress,
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from osmo_ray.data.versions import Version
     from osmo_ray.objects.datasets.dataset import Dataset, Source
 
-_NAME = "[BUCKET/]NAME[:TAG]"
-
 
 def _said(args: argparse.Namespace, value: dict[str, Any], text: str) -> int:
     if args.format_type == "json":
@@ -38,10 +38,6 @@ def _said(args: argparse.Namespace, value: dict[str, Any], text: str) -> int:
     return 0
 
 
-def _named(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar=_NAME)
-
-
 def _about(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--desc", "-d", default="", help="what the version is, in a sentence")
     parser.add_argument("--metadata", "-m", nargs="+", default=[], metavar="FILE", help="YAML files about the version")
@@ -49,7 +45,7 @@ def _about(parser: argparse.ArgumentParser) -> None:
 
 
 def _upload_arguments(parser: argparse.ArgumentParser) -> None:
-    _named(parser)
+    named(parser)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="files and folders; FOLDER/* is what is in it")
     _about(parser)
     patterns(parser)
@@ -96,7 +92,7 @@ def _source(text: str, dest: str = "") -> Source:
 
 
 def _update_arguments(parser: argparse.ArgumentParser) -> None:
-    _named(parser)
+    named(parser)
     parser.add_argument("--add", "-a", nargs="+", default=[], metavar="PATH[:FOLDER]", help="put these on top")
     parser.add_argument("--remove", "-r", default="", metavar="REGEX", help="leave out paths that match, before adding")
     _about(parser)
@@ -119,7 +115,7 @@ def _update(args: argparse.Namespace) -> int:
 
 
 def _download_arguments(parser: argparse.ArgumentParser) -> None:
-    _named(parser)
+    named(parser)
     parser.add_argument("folder", type=Path, help="a folder named like the dataset is made in it")
     parser.add_argument("--resume", "-r", action="store_true", help="keep what is there and right, fetch the rest")
     patterns(parser)
@@ -148,8 +144,12 @@ def _download(args: argparse.Namespace) -> int:
 
 
 def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
-    _named(parser)
-    parser.add_argument("--count", "-c", type=int, default=1000, help="files at most")
+    named(parser)
+    parser.add_argument("--count", "-c", type=int, default=1000, help="files at most (1000)")
+    parser.add_argument(
+        "--format-type", "-t", choices=("text", "tree", "json"), default="text",
+        help="tree: folders with what is in them; json: for programs",
+    )  # fmt: skip
     patterns(parser)
 
 
@@ -168,14 +168,33 @@ def _inspect(args: argparse.Namespace) -> int:
     ]  # fmt: skip
     if args.format_type == "json":
         print_json(files)
+    elif args.format_type == "tree":
+        print("\n".join(drawn(f"{reference.bucket}/{reference.name}", [str(f["relative_path"]) for f in files])))
     else:
         lines = [[f["mode"], show_bytes(int(str(f["size"]))), f["relative_path"]] for f in files]
         print(table(["Mode", "Size", "Path"], [[str(cell) for cell in line] for line in lines]))
     return 0
 
 
+def drawn(top: str, paths: Sequence[str]) -> list[str]:
+    """Paths as a tree, below `top`."""
+    tree: dict[str, Any] = {}
+    for path in paths:
+        at = tree
+        for part in path.split("/"):
+            at = at.setdefault(part, {})
+    return [top, *_branches(tree, "")]
+
+
+def _branches(tree: dict[str, Any], above: str) -> Iterator[str]:
+    for name, below in tree.items():
+        last = name == next(reversed(tree))
+        yield f"{above}{'└── ' if last else '├── '}{name}"
+        yield from _branches(below, above + ("    " if last else "│   "))
+
+
 def _diff_arguments(parser: argparse.ArgumentParser) -> None:
-    _named(parser)
+    named(parser)
     parser.add_argument("before", help="a version or tag of it")
     parser.add_argument("after", nargs="?", default="latest", help="another (default: the newest)")
 
@@ -284,9 +303,9 @@ def _checksum(args: argparse.Namespace) -> int:
 UPLOAD = verb(_upload_arguments, _upload)
 UPDATE = verb(_update_arguments, _update)
 DOWNLOAD = verb(_download_arguments, _download)
-INSPECT = verb(_inspect_arguments, _inspect)
+INSPECT = verb(_inspect_arguments, _inspect, json=False)
 DIFF = verb(_diff_arguments, _diff)
-LOG = verb(_named, _log)
+LOG = verb(named, _log)
 VERIFY = verb(_verify_arguments, _verify)
 GC = verb(_gc_arguments, _gc)
 CHECKSUM = verb(_checksum_arguments, _checksum)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from osmo_ray.cli.command import connect, print_json, table
-from osmo_ray.cli.datasets.common import mapping, path, selector, verb
+from osmo_ray.cli.datasets.common import mapping, named, path, selector, verb
 from osmo_ray.sdk.errors import ClientError
 from osmo_ray.spec.quantity import show_bytes
 
-_NAME = "[BUCKET/]NAME[:TAG]"
-
-
-def _named(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar=_NAME)
+if TYPE_CHECKING:
+    from osmo_ray.sdk.client import Client
 
 
 def _said(args: argparse.Namespace, value: Any, text: str) -> int:
@@ -57,7 +55,7 @@ def _entries(found: list[dict[str, Any]]) -> str:
 
 
 def _info_arguments(parser: argparse.ArgumentParser) -> None:
-    _named(parser)
+    named(parser)
     parser.add_argument("--all", "-a", action="store_true", dest="everything", help="also what is pending or deleted")
     parser.add_argument("--count", "-c", type=int, default=100)
     parser.add_argument("--order", "-o", choices=("asc", "desc"), default="asc")
@@ -70,21 +68,35 @@ def _info(args: argparse.Namespace) -> int:
             "tag": selector(args.name), "all_flag": args.everything, "count": args.count, "order": args.order.upper()
         }  # fmt: skip
         found = client.http.json("GET", route, params)
+        lineage = _lineage(client, route, selector(args.name)) if found["type"] == "DATASET" else {}
+    if lineage:
+        found = {**found, "lineage": lineage}
+    made = {m["version"]: m["workflow"] or m["created_by"] for m in lineage.get("made", ())}
+    reads = Counter(r["version"] for r in lineage.get("read", ()))
     head = [f"{found['type'].lower()} {found['bucket']}/{found['name']}", f"labels: {found['labels']}"]
     if found["type"] == "COLLECTION":
         rows = [[v["name"], v["version"], show_bytes(v["size"])] for v in found["versions"]]
         return _said(args, found, "\n".join([*head, table(["Dataset", "Version", "Size"], rows)]))
     rows = [
-        [v["version"], v["status"], v["created_by"], v["created_date"], v["last_used"], show_bytes(v["size"]),
-         ", ".join(v["tags"]), ", ".join(v["collections"])]
+        [v["version"], v["status"], v["created_by"], made.get(v["version"], v["created_by"]), v["created_date"],
+         v["last_used"], str(reads[v["version"]]), show_bytes(v["size"]), ", ".join(v["tags"]),
+         ", ".join(v["collections"])]
         for v in found["versions"]
     ]  # fmt: skip
-    columns = ["Version", "Status", "Created By", "Date", "Last Used", "Size", "Tags", "Collections"]
+    columns = ["Version", "Status", "Created By", "Made By", "Date", "Last Used", "Reads", "Size", "Tags"]
+    columns.append("Collections")
     return _said(args, found, "\n".join([*head, table(columns, rows)]))
 
 
+def _lineage(client: Client, info: str, tag: str) -> dict[str, Any]:
+    """What made the versions, and who read them; nothing while there is no version."""
+    route = info.replace("/api/bucket", "/api/x/bucket").removesuffix("/info") + "/lineage"
+    found: dict[str, Any] = client.http.json("GET", route, {"tag": tag})
+    return found
+
+
 def _tag_arguments(parser: argparse.ArgumentParser) -> None:
-    _named(parser)
+    named(parser)
     parser.add_argument("--set", "-s", nargs="+", default=[], metavar="TAG")
     parser.add_argument("--delete", "-d", nargs="+", default=[], metavar="TAG")
 
@@ -103,7 +115,7 @@ def _tag(args: argparse.Namespace) -> int:
 
 
 def _values_arguments(parser: argparse.ArgumentParser) -> None:
-    _named(parser)
+    named(parser)
     parser.add_argument("--set", "-s", nargs="+", default=[], metavar="KEY:string|numeric:VALUE", help="a,b is a list")
     parser.add_argument("--delete", "-d", nargs="+", default=[], metavar="KEY")
     parser.add_argument("--file", "-f", nargs="+", default=[], metavar="FILE", help="YAML files")
@@ -215,7 +227,7 @@ def _recollect(args: argparse.Namespace) -> int:
 
 
 def _delete_arguments(parser: argparse.ArgumentParser) -> None:
-    _named(parser)
+    named(parser)
     parser.add_argument("--all", "-a", action="store_true", dest="everything", help="all versions, and the name")
     parser.add_argument("--force", "-f", action="store_true", help="do not ask; collections that hold it go, too")
 
@@ -257,17 +269,12 @@ def _buckets(args: argparse.Namespace) -> int:
     return _said(args, found, table(["Bucket", "Description", "Location", "Mode", "Default Cred"], rows))
 
 
-def _lineage(args: argparse.Namespace) -> int:
+def _migrate(args: argparse.Namespace) -> int:
+    """Old layouts are of OSMO's own platform; whatever is here can be read as it is."""
     with connect(args) as client:
-        route, _ = path(client, args.name, "/lineage")
-        params = {"tag": selector(args.name)}
-        found = client.http.json("GET", route.replace("/api/bucket", "/api/x/bucket"), params)
-    made = [[m["version"], m["workflow"] or m["created_by"], m["task"], ", ".join(m["inputs"])] for m in found["made"]]
-    read = [[r["version"], r["workflow"], r["user"], r["at"]] for r in found["read"]]
-    told = [table(["Version", "Made By", "Task", "From"], made)]
-    if read:
-        told.append(table(["Version", "Read By", "User", "At"], read))
-    return _said(args, found, "\n\n".join(told))
+        route, reference = path(client, args.name, "/migrate")
+        found = client.http.json("POST", route, {"tag": reference.selector})
+    return _said(args, found, f"{reference.bucket}/{reference.name} needs no migration")
 
 
 LIST = verb(_list_arguments, _list)
@@ -280,5 +287,5 @@ QUERY = verb(_query_arguments, _query)
 COLLECT = verb(_collect_arguments, _collect)
 RECOLLECT = verb(_recollect_arguments, _recollect)
 DELETE = verb(_delete_arguments, _delete)
-LINEAGE = verb(_named, _lineage)
+MIGRATE = verb(named, _migrate)
 BUCKETS = verb(_none, _buckets)
