@@ -74,6 +74,7 @@ DATASET: Mapping[str, Entry] = {
     "inspect": ("list the files of a version", f"{_DATA}.files:INSPECT"),
     "checksum": ("print the checksum of files here", f"{_DATA}.files:CHECKSUM"),
     "diff": ("compare two versions", f"{_DATA}.files:DIFF"),
+    "mount": ("show a version as a folder of this host", f"{_DATA}.mount:MOUNT"),
     "log": ("show what made each version", f"{_DATA}.files:LOG"),
     "lineage": ("show what made versions and which workflows read them", f"{_DATA}.lineage:LINEAGE"),
     "verify": ("read a bucket back and compare", f"{_DATA}.files:VERIFY"),

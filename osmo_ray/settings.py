@@ -128,6 +128,8 @@ class Settings:
     """An application there that may read projects and departments."""
     runai_secret_file: str = ""
     """A file that holds the application's secret."""
+    runai_ca_file: str = ""
+    """Certificates that a Run:AI of one's own is trusted by; empty: the system's."""
     runai_cluster: str = ""
     """The id of this cluster in Run:AI; empty: projects of all clusters, whose names must then differ."""
     runai_node_pool: str = "default"

@@ -105,7 +105,7 @@ def _one(
 
 def _why(found: Forecast, times: Times, now: float) -> str:
     if found.at is not None:
-        return f"from the run times of {times.count} earlier tasks"
+        return f"from the run time{'s' * (times.count > 1)} of {times.count} earlier task{'s' * (times.count > 1)}"
     if found.beyond is not None:
         return f"not within the next {(found.beyond - now) / 60:.0f} minutes"
     return "not with what runs and waits now"

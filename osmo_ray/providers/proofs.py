@@ -10,14 +10,15 @@ import asyncio
 import re
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-
-import httpx
 
 from osmo_ray.objects import faults
 from osmo_ray.objects.keyed import store_options, store_url
 from osmo_ray.spec.attempt import DataKey
+
+if TYPE_CHECKING:
+    import httpx
 
 LIMIT = 12.0
 """Seconds after which a place counts as silent."""
@@ -104,10 +105,10 @@ async def _look_azure(key: DataKey) -> None:
     quick: dict[str, Any] = {"connection_timeout": _STEP, "read_timeout": _STEP}
     files = adlfs.AzureBlobFileSystem(**how, asynchronous=True, skip_instance_cache=True)
     try:
-        pages = files.service_client.get_container_client(container).list_blob_names(
-            results_per_page=1, retry_total=0, **quick
-        )
-        async for _ in pages:
+        service, few = files.service_client, {"results_per_page": 1, "retry_total": 0, **quick}
+        # A key of a whole account names no container: then it has to list those.
+        inside = service.get_container_client(container).list_blob_names(**few) if container else None
+        async for _ in inside if inside is not None else service.list_containers(**few):
             break
     finally:
         await files.service_client.close()
@@ -129,6 +130,9 @@ def _why(url: str, error: Exception) -> str:
 
 def registry(name: str, username: str, auth: str) -> None:
     """Log in to a registry as image pulls do, by its own way of asking. Raises `Unproven`."""
+    # Here: the HTTP client is memory that few replicas of the API need.
+    import httpx
+
     host = name.removeprefix("https://").removeprefix("http://").partition("/")[0]
     host = _HUBS.get(host, host)
     plain = urlsplit(f"//{host}").hostname in _LOOPBACK

@@ -143,7 +143,7 @@ def _name(row: Row) -> str:
     return name
 
 
-def connect(url: str, client_id: str, secret: str, scope: RunaiScope, kept: KeptQuotas | None = None) -> FarQuota:
-    """Run:AI by its address and an application's credentials. Raises `RunaiError` for an address without TLS."""
-    origin = RunaiOrigin(RunaiClient(Login(url, client_id, secret)), scope)
+def connect(login: Login, scope: RunaiScope, kept: KeptQuotas | None = None) -> FarQuota:
+    """Run:AI by its address and an application's credentials."""
+    origin = RunaiOrigin(RunaiClient(login), scope)
     return FarQuota(origin, scope.interval, kept)

@@ -24,6 +24,7 @@ class QuotaSource:
     ranks: str = ""
     interval: float = 20.0
     pools: str = ""
+    ca_file: str = ""
     kubeconfig: str = ""
     namespace: str = ""
     kube_pools: str = ""
@@ -43,6 +44,7 @@ def source_of(settings: Settings) -> QuotaSource:
         settings.runai_ranks,
         settings.runai_interval,
         settings.runai_pools,
+        settings.runai_ca_file,
         settings.quota_kubeconfig,
         settings.quota_namespace,
         settings.quota_pools,
@@ -60,20 +62,20 @@ def open_quota(source: QuotaSource) -> QuotaProvider:
         raise QuotaError(f"setting quota_source is {source.kind!r}; it takes file, runai, kai or kueue")
     # Here, since the HTTP client is memory that a platform with a file of quotas never needs.
     from osmo_ray.providers.quota_runai import RunaiScope, connect
-    from osmo_ray.providers.runai_client import RunaiError
+    from osmo_ray.providers.runai_client import Login
+
+    def secret() -> str:
+        return Path(source.secret_file).read_text("utf-8").strip()
 
     try:
-        secret = Path(source.secret_file).read_text("utf-8").strip()
+        secret()
     except (OSError, UnicodeDecodeError) as error:
         raise QuotaError(f"setting runai_secret_file {source.secret_file!r} cannot be read: {error}") from None
     pools = _pairs("runai_pools", source.pools, "POOL=PROJECT")
     scope = RunaiScope(source.node_pool, source.cluster, _ranks(source.ranks), max(source.interval, 1.0), pools)
     origin = f"{source.url} cluster={source.cluster} node pool={source.node_pool} ranks={source.ranks}"
     kept = KeptQuotas(source.home / "runai-quota.yaml", " ".join(origin.split()))
-    try:
-        return connect(source.url, source.client_id, secret, scope, kept)
-    except RunaiError as error:
-        raise QuotaError(str(error)) from None
+    return connect(Login(source.url, source.client_id, secret, ca_file=source.ca_file), scope, kept)
 
 
 def _of_a_cluster(source: QuotaSource) -> QuotaProvider:

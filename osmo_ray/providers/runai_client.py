@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -51,14 +52,33 @@ class Login:
 
     url: str
     client_id: str
-    secret: str = field(repr=False)
+    secret: str | Callable[[], str] = field(repr=False)
+    """Text, or what reads it anew for each token: secrets are rotated. That may raise OSError."""
     timeout: float = 15.0
+    ca_file: str = ""
+    """Certificates that a private server is trusted by, in place of the system's."""
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
         near = parts.hostname in ("127.0.0.1", "::1", "localhost")
         if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and near)):
             raise RunaiError(f"runai_url {self.url!r} must be https://HOST: the client's secret goes there")
+
+    def trusted(self) -> ssl.SSLContext | bool:
+        """Whom to trust. Raises `RunaiError` for a file of certificates that cannot be used."""
+        if not self.ca_file:
+            return True
+        try:
+            return ssl.create_default_context(cafile=self.ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise RunaiError(f"runai_ca_file {self.ca_file!r} cannot be used: {error}") from None
+
+    def shown(self) -> str:
+        """The secret as it is now."""
+        try:
+            return self.secret if isinstance(self.secret, str) else self.secret()
+        except (OSError, UnicodeDecodeError) as error:
+            raise RunaiError(f"runai_secret_file cannot be read: {error}") from None
 
 
 class RunaiClient:
@@ -69,7 +89,11 @@ class RunaiClient:
     ) -> None:
         self._login, self._sleep, self._clock = login, sleep, clock
         self._http = httpx.Client(
-            base_url=login.url.rstrip("/"), timeout=login.timeout, follow_redirects=False, trust_env=False
+            base_url=login.url.rstrip("/"),
+            timeout=login.timeout,
+            follow_redirects=False,
+            trust_env=False,
+            verify=login.trusted(),
         )
         self._token, self._until = "", 0.0
 
@@ -127,7 +151,7 @@ class RunaiClient:
             asked = {
                 "grantType": "client_credentials",
                 "clientId": self._login.client_id,
-                "clientSecret": self._login.secret,
+                "clientSecret": self._login.shown(),
             }
             try:
                 token = self._send("POST", "/api/v1/token", json=asked).get("accessToken")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from osmo_ray.objects.datasets.dataset import Dataset
     from osmo_ray.objects.datasets.feeding import Feed
+    from osmo_ray.sdk.client import Client
 
 __all__ = ["Cursor", "appending", "dataset", "files", "filesystem", "open", "shards"]
 
@@ -85,7 +86,7 @@ def appending(
     from osmo_ray.objects.datasets.dataset import About, Dataset
     from osmo_ray.sdk import buckets
 
-    client = _client()
+    client = platform()
     named = buckets.named(client, reference)
     place = buckets.opened(client, named.bucket, write=True)
     append = Append(Dataset(place.bucket, named.name, create=create), run)
@@ -100,26 +101,30 @@ def dataset(reference: str, *, write: bool = False, create: bool = False) -> Dat
     from osmo_ray.objects.datasets.dataset import Dataset
     from osmo_ray.sdk import buckets
 
-    client = _client()
+    client = platform()
     named = buckets.named(client, reference)
     return Dataset(buckets.opened(client, named.bucket, write=write).bucket, named.name, create=create)
 
 
 def filesystem() -> AbstractFileSystem:
     """fsspec's view of all buckets, read-only: `bucket/name@version/path`."""
-    from osmo_ray.objects.datasets.filesystem import DatasetFileSystem
-    from osmo_ray.sdk import buckets
+    from osmo_ray.sdk.osmofs import OsmoFileSystem
 
-    client = _client()
-    return DatasetFileSystem(lambda name: buckets.opened(client, name or buckets.default_name(client)).bucket)
+    return OsmoFileSystem()
 
 
 def open(path: str) -> Any:
-    """A file of `osmo://bucket/name@version/path`, for reading bytes; a read fetches what it touches."""
+    """A file of `osmo://bucket/name@version/path`, for reading bytes; a read fetches what it touches, unless the
+    dataset is an input of this task, whose files are there."""
+    bucket, _, rest = path.removeprefix("osmo://").strip("/").partition("/")
+    name, _, inner = rest.partition("/")
+    if (found := placed(parse_reference(f"{bucket}/{name}"), os.environ)) is not None:
+        return (found / inner).open("rb")
     return filesystem().open(path)
 
 
-def _client() -> Any:
+def platform() -> Client:
+    """The platform that the client talks to."""
     from osmo_ray.sdk.client import Client
 
     return Client()

@@ -15,19 +15,19 @@ from pathlib import Path
 import pytest
 from dataset_contract import NOW, DatasetContract, grow, tree
 from faulty_wire import FAULTS, wire
-from test_real_stores import ceph, gcs_store, google, rclone, s3_store, versitygw  # noqa: F401 - fixtures
+from test_real_stores import gcs_store, s3_store
 
 from osmo_ray.data.errors import DataError
 from osmo_ray.objects import open_store
 from osmo_ray.objects.datasets import Dataset, open_bucket
 from osmo_ray.objects.datasets.bucket import Bucket
 from osmo_ray.objects.datasets.collecting import Policy, collect, verify
+from osmo_ray.objects.local import LocalStore
 from osmo_ray.objects.protocol import ObjectError
 from osmo_ray.objects.remote import FsspecStore
 from tests.servers import buckets
 
 pytestmark = pytest.mark.servers
-# ruff: noqa: F811 - the names of fixtures
 
 
 class TestVersitygwDatasets(DatasetContract):
@@ -271,3 +271,19 @@ def test_twelve_writers_on_a_real_server_beside_a_collector(server: buckets.Serv
     assert not errors, errors
     assert sorted(numbers) == list(range(1, 13))
     assert verify(open_bucket(store)) == []
+
+
+@pytest.mark.root
+def test_a_folder_on_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
+    bucket = open_bucket(LocalStore(small_disk / "bucket"))
+    bucket.store._tries = 2  # type: ignore[attr-defined]
+    dataset = Dataset(bucket, "d", create=True)
+    (small_disk / "ballast").write_bytes(bytes(8 << 20))
+    source = grow(tmp_path / "in", 3, large=9 << 20)
+    with pytest.raises(ObjectError, match="No space left"):
+        dataset.upload([source])
+    assert dataset.versions() == [] and verify(bucket) == []
+    (small_disk / "ballast").unlink()
+    assert dataset.upload([source]).number == 1
+    dataset.download(tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(source)

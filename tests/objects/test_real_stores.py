@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import urllib.request
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,30 +18,6 @@ from osmo_ray.objects.remote import FsspecStore
 from tests.servers import buckets
 
 pytestmark = pytest.mark.servers
-
-
-@pytest.fixture(scope="session")
-def versitygw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[buckets.Server]:
-    with buckets.versitygw(tmp_path_factory.mktemp("versitygw")) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[buckets.Server]:
-    with buckets.ceph(tmp_path_factory.mktemp("ceph")) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[buckets.Server]:
-    with buckets.rclone_s3(tmp_path_factory.mktemp("rclone") / "it") as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def google(tmp_path_factory: pytest.TempPathFactory) -> Iterator[buckets.Server]:
-    with buckets.fake_gcs(tmp_path_factory.mktemp("gcs")) as server:
-        yield server
 
 
 def s3_store(server: buckets.Server, **more: object) -> FsspecStore:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from osmo_ray.providers.quota import QuotaError, QuotaQueue, YamlQuota
 from osmo_ray.providers.quota_far import FarQuota
@@ -213,3 +220,52 @@ def test_the_stand_in_refuses_what_the_reference_does_not_name():
     server.shutdown()
     server.server_close()
     assert len(state.refused) == 3
+
+
+def test_a_secret_that_was_changed_is_taken_with_the_next_token(runai: Bench, tmp_path: Path):
+    file = tmp_path / "secret"
+    file.write_text("old\n")
+    quota = open_quota(QuotaSource(tmp_path, "runai", runai.url, "osmo", str(file)))
+    assert isinstance(quota, FarQuota)
+    runai.made.append(quota)
+    quota._stop.set()
+    assert "check runai_client_id" in read(quota).error
+    file.write_text("sesame\n")
+    assert not read(quota).error
+    file.unlink()
+    runai.state.tokens.clear()
+    assert "runai_secret_file cannot be read" in read(quota).error
+
+
+def self_signed(certificate: Path, key: Path) -> None:
+    """Of loopback, for two days."""
+    secret, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "stand-in")])
+    made = x509.CertificateBuilder(name, name, secret.public_key(), x509.random_serial_number())
+    made = made.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    made = made.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+    signed = made.sign(secret, hashes.SHA256())
+    certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    plain = serialization.NoEncryption()
+    form = serialization.PrivateFormat.PKCS8
+    key.write_bytes(secret.private_bytes(serialization.Encoding.PEM, form, plain))
+
+
+def test_a_private_authority(runai: Bench, tmp_path: Path):
+    certificate, key = tmp_path / "ca.pem", tmp_path / "key.pem"
+    self_signed(certificate, key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    runai.server.socket = context.wrap_socket(runai.server.socket, server_side=True)
+    (tmp_path / "secret").write_text("sesame")
+    source = QuotaSource(tmp_path, "runai", runai.url.replace("http:", "https:"), "osmo", str(tmp_path / "secret"))
+    for ca_file, said in ((str(certificate), ""), ("", "CERTIFICATE_VERIFY_FAILED")):
+        quota = open_quota(replace(source, ca_file=ca_file))
+        assert isinstance(quota, FarQuota)
+        runai.made.append(quota)
+        quota._stop.set()
+        quota._origin._client._sleep = runai.slept.append
+        error = read(quota).error
+        assert said in error if said else not error
+    with pytest.raises(QuotaError, match="runai_ca_file"):
+        open_quota(replace(source, ca_file=str(tmp_path / "absent")))

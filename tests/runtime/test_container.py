@@ -151,7 +151,7 @@ async def test_a_failed_container_stays_and_runs_again_in_place(contained: Host,
     end = await contained.end(one.key)
     assert (end.exit_code, end.restart) == (0, 0)
     assert (await contained.text(one.key)).split() == ["/n", "/n1", "/n", "/n1", "/n2"]
-    assert podman("ps", "-aq", "--filter", f"name={name}") == ""
+    await wait_for(lambda: podman("ps", "-aq", "--filter", f"name={name}") == "", "it is not removed")
 
 
 @pytest.mark.container
@@ -162,7 +162,8 @@ async def test_a_held_container_ends_with_its_group_and_a_missing_program_is_nam
     await contained.until(one.key, lambda o: o.reason is not None and o.reason.code == "HeldForInspection")
     await contained.delete(1, [one.group_uuid], 0.2)
     assert (await contained.end(one.key)).phase is Phase.LOST
-    assert podman("ps", "-aq", "--filter", f"name={container_name(str(one.key))}") == ""
+    name = container_name(str(one.key))
+    await wait_for(lambda: podman("ps", "-aq", "--filter", f"name={name}") == "", "it is not removed")
     end = await contained.end(missing.key)
     assert end.reason is not None
     assert (end.exit_code, end.reason.code) == (3003, "CommandNotFound")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -30,7 +32,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     def answer(verb: str, path: str, *_: object) -> dict[str, object]:
         return {"default": "default"} if path == "/api/bucket" else {"url": store, "user": "me"}
 
-    monkeypatch.setattr(data, "_client", lambda: SimpleNamespace(http=SimpleNamespace(json=answer)))
+    monkeypatch.setattr(data, "platform", lambda: SimpleNamespace(http=SimpleNamespace(json=answer)))
     monkeypatch.setenv("OSMO_CONFIG_FILE_DIR", str(tmp_path / "config"))
     monkeypatch.delenv(data.PLACED, raising=False)
     yield tmp_path / "bucket"
@@ -69,10 +71,12 @@ def test_a_tasks_input_is_read_in_the_same_order_without_a_platform(
     dataset.download(place)
     place.with_name(".feed.osmo").write_text(json.dumps({"checksum": dataset.version().checksum}))
     monkeypatch.setenv(data.PLACED, json.dumps({"default/feed:1": str(place)}))
-    monkeypatch.setattr(data, "_client", lambda: pytest.fail("a task has no platform to ask"))
+    monkeypatch.setattr(data, "platform", lambda: pytest.fail("a task has no platform to ask"))
     assert rows(rank=1, world=2, epoch=3, seed=5) == outside
     found = list(osmo.data.files("osmo://default/feed@1", world=2))
     assert [name for _, name, _ in found] == named and all(path.is_relative_to(place) for _, _, path in found)
+    with osmo.data.open("osmo://default/feed/sub.txt") as file:
+        assert file.read(5) == b"sorts"
     again = osmo.data.files("feed", world=2, cursor=found[0][0])
     assert [name for _, name, _ in again] == named[1:]
 
@@ -92,6 +96,17 @@ def test_files_are_opened_in_place(feed: Path) -> None:
     with osmo.data.open("osmo://default/feed@1/sub.txt") as file:
         assert file.read(5) == b"sorts"
     assert osmo.data.filesystem().isfile("default/feed/sub/1.parquet")
+
+
+def test_fsspec_knows_the_scheme_by_the_entry_point(feed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "osmo", raising=False)
+    monkeypatch.delitem(sys.modules["fsspec.registry"].known_implementations, "osmo", raising=False)
+    told = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    name = told["project"]["entry-points"]["fsspec.specs"]["osmo"].replace(":", ".")
+    fsspec.register_implementation("osmo", name, clobber=True)  # what fsspec does with an entry point
+    with fsspec.open("osmo://default/feed@1/sub.txt") as file:
+        assert file.read(6) == b"sorts "
+    assert pq.read_table("default/feed@1/0.parquet", filesystem=osmo.data.filesystem()).num_rows == 100
 
 
 def test_workers_append_one_version(bucket: Path) -> None:

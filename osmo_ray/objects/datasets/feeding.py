@@ -31,6 +31,8 @@ from osmo_ray.objects.datasets.tree import walk
 
 _GROUP = 64
 _UNLIMITED = 1 << 62
+_DECODERS, _LARGE_GROUP = 2, 64 << 20
+"""Threads that decode row groups, and bytes above which a group is decoded as a stream."""
 Shard = tuple[Cursor, pa.RecordBatch]
 
 
@@ -137,8 +139,43 @@ def _kind(entry: Entry) -> Callable[[Entry, Path, int], Iterator[pa.RecordBatch]
 
 
 def _parquet(entry: Entry, path: Path, rows: int) -> Iterator[pa.RecordBatch]:
+    """Row groups are decoded a few ahead, several small ones at once; large ones as a stream, for the memory's sake."""
     with pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
-        yield from file.iter_batches(rows, use_threads=True)
+        metadata = file.metadata
+        groups = [metadata.row_group(n) for n in range(metadata.num_row_groups)]
+        if len(groups) < _DECODERS or max(group.total_byte_size for group in groups) > _LARGE_GROUP:
+            yield from file.iter_batches(rows, use_threads=True)
+            return
+    flying: deque[Future[list[pa.RecordBatch]]] = deque()
+    with ThreadPoolExecutor(_DECODERS, thread_name_prefix="osmo-decode") as pool:
+        try:
+            for some in _together([group.num_rows for group in groups], rows):
+                flying.append(pool.submit(_decoded, path, metadata, some, rows))
+                if len(flying) > _DECODERS:
+                    yield from flying.popleft().result()
+            while flying:
+                yield from flying.popleft().result()
+        finally:
+            for future in flying:
+                future.cancel()
+
+
+def _together(sizes: list[int], rows: int) -> Iterator[list[int]]:
+    """Neighbouring row groups that have at least `rows` rows together."""
+    some: list[int] = []
+    for number in range(len(sizes)):
+        some.append(number)
+        if sum(sizes[n] for n in some) >= rows:
+            yield some
+            some = []
+    if some:
+        yield some
+
+
+def _decoded(path: Path, metadata: pq.FileMetaData, groups: list[int], rows: int) -> list[pa.RecordBatch]:
+    with pq.ParquetFile(path, metadata=metadata, memory_map=True, pre_buffer=False) as file:
+        table: pa.Table = file.read_row_groups(groups, use_threads=False)
+        return list(table.combine_chunks().to_batches(rows) if len(groups) > 1 else table.to_batches(rows))
 
 
 def _plain(entry: Entry, path: Path, rows: int) -> Iterator[pa.RecordBatch]:

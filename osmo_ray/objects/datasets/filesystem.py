@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
+import pyarrow.compute as pc
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 from osmo_ray.data.manifest import Entry, Kind, entries_of
@@ -23,7 +22,7 @@ from osmo_ray.objects.datasets.reading import Reader
 _KINDS = {Kind.FILE: "file", Kind.FOLDER: "directory", Kind.LINK: "link"}
 
 
-class _Tree:
+class Tree:
     """One version, opened: its manifest in memory, sorted by path."""
 
     def __init__(self, dataset: Dataset, selector: str) -> None:
@@ -41,9 +40,8 @@ class _Tree:
         prefix = folder + b"/" if folder else b""
         start, end = self._below(prefix), self._below(prefix[:-1] + b"0" if prefix else b"\xff" * 4097)
         rows = self.table.slice(start, end - start)
-        inner = [path[len(prefix) :] for path in rows.column("path").to_pylist()]
-        direct = pa.array(np.array([b"/" not in name for name in inner], bool))
-        return list(entries_of(rows.filter(direct)))
+        depth = pc.count_substring(rows.column("path"), b"/")
+        return list(entries_of(rows.filter(pc.equal(depth, prefix.count(b"/")))))
 
     def _below(self, path: bytes) -> int:
         """The first row whose path is not less."""
@@ -104,7 +102,7 @@ class DatasetFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         tree, entry = self._file(path)
         return DatasetFile(self, path, tree.reader, entry, **options)
 
-    def _file(self, path: str) -> tuple[_Tree, Entry]:
+    def _file(self, path: str) -> tuple[Tree, Entry]:
         tree, inner = self._found(path)
         entry = tree.at(inner) if inner else None
         if entry is None:
@@ -113,14 +111,14 @@ class DatasetFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
             raise IsADirectoryError(path) if entry.kind is Kind.FOLDER else OSError(f"{path} is a link")
         return tree, entry
 
-    def _found(self, path: str) -> tuple[_Tree, bytes]:
+    def _found(self, path: str) -> tuple[Tree, bytes]:
         bucket, _, rest = self._strip_protocol(path).strip("/").partition("/")
         name, _, inner = rest.partition("/")
         reference = parse_reference(f"{bucket}/{name}")
         return self._tree(reference.bucket, reference.name, reference.selector), inner.encode(errors="surrogateescape")
 
-    def _open_tree(self, bucket: str, name: str, selector: str) -> _Tree:
-        return _Tree(Dataset(self._bucket(bucket), name), selector)
+    def _open_tree(self, bucket: str, name: str, selector: str) -> Tree:
+        return Tree(Dataset(self._bucket(bucket), name), selector)
 
 
 class DatasetFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no types
