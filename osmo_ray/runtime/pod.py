@@ -10,11 +10,13 @@ control plane, only to the storage.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import shutil
 import signal
+import stat
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -41,15 +43,19 @@ _MESSAGE_LIMIT = 3500
 _LOOK = 0.05
 _SHIP_EVERY, _SHIP_SIZE = 3.0, 4 << 20
 _FILES = "run/files"
+_REPLACED = Reason("OutputReplaced", "the output folder is no folder any more, but a link or nothing; it was not kept")
 
 
 @dataclass(frozen=True, slots=True)
 class PodFolder(Folder):
     """An attempt's folder where both containers see it: the documented paths, and `run` for what is ours."""
 
+    kept: str = ""
+    """Another name for the log, once it is open: what the task puts in its place is not read."""
+
     @property
     def log(self) -> Path:
-        return self.path / "run/log"
+        return Path(self.kept) if self.kept else self.path / "run/log"
 
     @property
     def data_in(self) -> Path:
@@ -74,6 +80,21 @@ def file_target(path: str, tokens: Tokens) -> tuple[str, str]:
 def file_part(number: int) -> str:
     """The n-th file of a plan, below the shared folder."""
     return f"{_FILES}/{number}"
+
+
+def opened(root: Path, below: str, flags: int) -> int:
+    """A descriptor of what lies below the shared folder, through no link: the task may put one anywhere there, and this
+    program can read what the task must not. OSError when there is one."""
+    *folders, name = below.split("/")
+    at = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for folder in folders:
+            inner = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+            os.close(at)
+            at = inner
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666, dir_fd=at)
+    finally:
+        os.close(at)
 
 
 def place(job: Job, root: Path = Path(SHARED)) -> Place:
@@ -135,6 +156,12 @@ def _open_log(here: Place) -> Log:
     return log
 
 
+def _opened_log(here: Place) -> Log:
+    log = Log(here.folder.log)
+    log.open()
+    return log
+
+
 def _prepare(here: Place, log: Log, root: Path) -> None:
     plan = here.job.plan
     if not plan.argv:
@@ -192,7 +219,7 @@ class Beside:
 
     def __init__(self, job: Job, root: Path, orders: Path) -> None:
         self.job, self.plan, self.root, self.orders_file = job, job.plan, root, orders
-        self.place = place(job, root)
+        self.place = _with_log_kept(place(job, root), root)
         self.shipper = _shipper(self.place)
         self.mirror = Mirror(self.place.folder.log)
         self.orders: Orders | None = None
@@ -201,7 +228,7 @@ class Beside:
     def run(self) -> int:
         """0 when all that was to be kept is kept."""
         signal.signal(signal.SIGTERM, self._stop)
-        log = _open_log(self.place)
+        log = _opened_log(self.place)
         try:
             self._until_end()
         except Ended:
@@ -222,7 +249,7 @@ class Beside:
         while not (self.root / "run/began").exists():
             self._tick()
             time.sleep(_LOOK)
-        with (self.root / "run/lock").open("r+b") as lock:
+        with os.fdopen(opened(self.root, "run/lock", os.O_RDWR), "r+b") as lock:
             while not _held(lock.fileno()):
                 self._tick()
                 time.sleep(_LOOK)
@@ -257,7 +284,12 @@ class Beside:
         end = self._end()
         code, reason = judge(self.plan, end, log)
         keeping = bool(self.plan.outputs) and "error" not in end and bool(end)
-        result = work.finish(self.place, log, self.shipper, keeping=keeping)
+        replaced = keeping and not self._output_is_ours()
+        if replaced:
+            log.say(_REPLACED.sentence)
+        result = work.finish(self.place, log, self.shipper, keeping=keeping and not replaced)
+        if replaced:
+            result = {"failure": {"code": reasons.UPLOAD_FAILED, "reason": _REPLACED.to_json()}}
         self.mirror.step()
         if "failure" in result:
             code, reason = int(result["failure"]["code"]), Reason.from_json(result["failure"]["reason"])
@@ -274,9 +306,27 @@ class Beside:
     def _end(self) -> dict[str, Any]:
         """What the launcher left; empty when it was killed."""
         try:
-            return dict(json.loads((self.root / "run/end.json").read_text()))
-        except FileNotFoundError:
+            with os.fdopen(opened(self.root, "run/end.json", os.O_RDONLY)) as file:
+                return dict(json.load(file))
+        except OSError:
             return {}
+
+    def _output_is_ours(self) -> bool:
+        """Whether the output folder is still the one that the task was given. Its processes have ended by now."""
+        try:
+            os.close(opened(self.root, "data/output", os.O_RDONLY | os.O_DIRECTORY))
+        except OSError:
+            return False
+        return True
+
+
+def _with_log_kept(here: Place, root: Path) -> Place:
+    """The log opened once; from here on it is known by its descriptor. It is never closed: a child may read it."""
+    here.folder.log.parent.mkdir(parents=True, exist_ok=True)
+    fd = opened(root, "run/log", os.O_RDWR | os.O_APPEND | os.O_CREAT)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        raise OSError(errno.EINVAL, "the log is no file", str(here.folder.log))
+    return replace(here, folder=PodFolder(here.folder.path, kept=f"/proc/self/fd/{fd}"))
 
 
 def judge(plan: AttemptPlan, end: Mapping[str, Any], log: Log) -> tuple[int | None, Reason | None]:

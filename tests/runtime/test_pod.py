@@ -114,6 +114,43 @@ def test_after_the_command_its_output_and_log_are_kept(world: World):
     assert kept.end and b"1 O hello\n" in kept.data and b"output: 1 file" in kept.data
 
 
+@pytest.mark.parametrize("where", ["run/log", "run", "data/output", "run/end.json"])
+def test_links_that_the_task_makes_lead_nowhere(world: World, where: str, capfdbinary: pytest.CaptureFixture[bytes]):
+    """This program reads what the task must not: its job with the keys of the storage."""
+    job = world.job(replace(PLAN, outputs=(OutputPlan("prefix", "out/1"),)))
+    pod.before(job, world.root)
+    secret = world.root / "hidden"
+    secret.mkdir()
+    for name in ("log", "job.json", "end.json"):
+        (secret / name).write_text('{"exit": 0, "began": 0, "ended": 1, "token": "very-secret"}\n')
+    beside = pod.Beside(job, world.root, world.orders)
+    world.end(ZERO)
+    target = world.root / where
+    target.rename(world.root / "aside")
+    target.symlink_to(secret / "job.json" if where in ("run/log", "run/end.json") else secret)
+    if where == "run":
+        (secret / "began").touch()
+        (secret / "lock").touch()
+        with pytest.raises(OSError, match="run"):
+            beside.run()
+    else:
+        code = beside.run()
+        assert code == (1 if where == "data/output" else 0)
+        assert world.told["exit_code"] == {"run/log": 0, "data/output": 2012, "run/end.json": None}[where]
+    kept = b"".join(f.read_bytes() for f in world.storage.rglob("*") if f.is_file())
+    assert b"very-secret" not in kept + capfdbinary.readouterr().out
+
+
+@pytest.mark.parametrize("where", ["run/log", "run"])
+def test_links_that_were_there_before_are_refused(world: World, where: str):
+    job = world.job(PLAN)
+    pod.before(job, world.root)
+    (world.root / where).rename(world.root / "aside")
+    (world.root / where).symlink_to(world.root / "aside")
+    with pytest.raises(OSError):
+        pod.Beside(job, world.root, world.orders)
+
+
 def test_a_launcher_that_was_killed_leaves_the_code_to_kubernetes(world: World):
     job = world.job(replace(PLAN, outputs=(OutputPlan("prefix", "out/1"),)))
     pod.before(job, world.root)
