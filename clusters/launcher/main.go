@@ -88,6 +88,8 @@ func chosen(words []string) (int, error) {
 }
 
 func run(folder string) (int, error) {
+	// The command may run as the same user. It shall not reach into us and let go of the lock while it lives.
+	syscall.RawSyscall(syscall.SYS_PRCTL, syscall.PR_SET_DUMPABLE, 0, 0)
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	what, err := read(folder)

@@ -16,7 +16,16 @@ from osmo_ray.data.names import LATEST
 from osmo_ray.data.query import Query
 from osmo_ray.objects import datasets as stored
 from osmo_ray.providers.buckets import Place
-from osmo_ray.store.dataset_nouns import COLLECTION, PENDING, READY, DatasetRead, Indexed, IndexedName, IndexedVersion
+from osmo_ray.store.dataset_nouns import (
+    COLLECTION,
+    PENDING,
+    READY,
+    DatasetRead,
+    Indexed,
+    IndexedName,
+    IndexedVersion,
+    Marks,
+)
 
 if TYPE_CHECKING:
     from osmo_ray.objects.datasets.bucket import Bucket
@@ -133,33 +142,29 @@ class Shelf:
 
     def versions(self, found: Indexed, shown: Sequence[IndexedVersion]) -> list[VersionView]:
         name = found.name.name
-        read = self.services.store.last_reads(self.place.name, name)
-        held = self.services.store.collections_of(self.key, name)
-        return [self._version(found, version, read.get(version.number), held) for version in shown]
+        marks = self.services.store.marks(self.key, self.place.name, name, found.name.id)
+        return [self._version(found.name, version, marks) for version in shown]
 
-    def _version(
-        self, found: Indexed, version: IndexedVersion, read: float | None, held: Mapping[int, Sequence[str]]
-    ) -> VersionView:
-        name, number = found.name.name, version.number
-        tags = [tag.tag for tag in found.tags if tag.version == number]
-        newest = [LATEST] if number == found.name.newest and version.status == READY else []
+    def _version(self, found: IndexedName, version: IndexedVersion, marks: Marks) -> VersionView:
+        name, number = found.name, version.number
+        newest = [LATEST] if number == found.newest and version.status == READY else []
         uri = self.uri(name, number)
         if version.status == PENDING:
-            uri = self.at(stored.guests.listing_of(found.name.id, number))
+            uri = self.at(stored.guests.listing_of(found.id, number))
         return VersionView(
             name=name,
             version=str(number),
             status=version.status,
             created_by=version.created_by,
             created_date=day(version.created),
-            last_used=day(read or version.created),
+            last_used=day(marks.reads.get((name, number), version.created)),
             size=version.size,
             checksum=version.checksum,
             location=uri,
             uri=uri,
             metadata=dict(version.metadata),
-            tags=[*tags, *newest],
-            collections=[*held.get(number, ())],
+            tags=[*marks.tags.get((found.id, number), ()), *newest],
+            collections=[*marks.holders.get((name, number), ())],
         )
 
     def entry(self, found: IndexedName) -> DatasetEntry:
@@ -183,16 +188,9 @@ class Shelf:
     def query(self, asked: Query, offset: int, limit: int | None) -> list[DatasetEntry | VersionView]:
         self.look()
         store = self.services.store
-        views: list[DatasetEntry | VersionView] = []
-        known: dict[str, Indexed] = {}
-        for name, version in store.query_datasets(self.key, asked, offset, limit):
-            if version is None:
-                views.append(self.entry(name))
-                continue
-            if name.name not in known:
-                known[name.name] = store.indexed(self.key, name.name) or Indexed(name)
-            views += self.versions(known[name.name], [version])
-        return views
+        found = store.query_datasets(self.key, asked, offset, limit)
+        marks = store.marks(self.key, self.place.name) if asked.versions else Marks({}, {}, {})
+        return [self.entry(name) if v is None else self._version(name, v, marks) for name, v in found]
 
 
 def chosen_version(found: Indexed, selector: str) -> IndexedVersion:

@@ -20,6 +20,7 @@ from osmo_ray.scheduler.model import Outlook, Snapshot
 from osmo_ray.spec.reason import Reason
 from osmo_ray.store.protocol import TaskQuery, TaskRow
 
+Key = tuple[str, str]
 _HISTORY = 1000
 """Newest completed tasks of a pool that run times are taken from."""
 _WORK = 40_000
@@ -52,10 +53,8 @@ async def outlook(ledger: Ledger, scheduling: Scheduling, uuid: str) -> Mapping[
     rows = [await ledger.db(ledger.store.list_tasks, _query(pool)) for pool in pools]
     times = learn(row for found in rows for row in found)
 
-    def work() -> Mapping[str, Outlook]:
-        return {name: _one(live, parts, times, uuid, name, reasons.get((uuid, name)), now) for name in waiting}
-
-    return await asyncio.to_thread(work)
+    keys = [(uuid, name) for name in waiting]
+    return await asyncio.to_thread(lambda: _outlooks(live, parts, times, keys, reasons, now))
 
 
 def learn(rows: Iterable[TaskRow]) -> Times:
@@ -83,24 +82,27 @@ def remaining(seen: Sequence[float], elapsed: float) -> float | None:
     return statistics.median(longer) - elapsed if longer else elapsed / 2
 
 
-def _one(
+def _outlooks(
     live: Mapping[str, Workflow],
     parts: Sequence[Snapshot],
     times: Times,
-    uuid: str,
-    group: str,
-    reason: Reason | None,
+    keys: Sequence[Key],
+    reasons: Mapping[Key, Reason],
     now: float,
-) -> Outlook:
-    snapshot = next((part for part in parts if any(job.key == (uuid, group) for job in part.jobs)), None)
-    if snapshot is None:
-        return Outlook(reason, None, "quotas are not known")
+) -> Mapping[str, Outlook]:
+    """One look ahead per part of the cluster that any of the groups waits for."""
     ends, runs = _expected(live, times, now)
-    if not ends and not runs:
-        return Outlook(reason, None, "no task of these pools has completed yet, so run times are not known")
-    most = max(8, min(200, _WORK // (len(snapshot.jobs) + 1)))
-    found = forecast(snapshot, ends, runs, (uuid, group), most)
-    return Outlook(reason, found.at, _why(found, times, now))
+    unsaid = "quotas are not known"
+    if parts and not ends and not runs:
+        unsaid, parts = "no task of these pools has completed yet, so run times are not known", ()
+    found = {key: Outlook(reasons.get(key), None, unsaid) for key in keys}
+    for part in parts:
+        mine = [job.key for job in part.jobs if job.key in found]
+        if mine:
+            most = max(8, min(200, _WORK // (len(part.jobs) + 1)))
+            for key, told in forecast(part, ends, runs, mine, most).items():
+                found[key] = Outlook(reasons.get(key), told.at, _why(told, times, now))
+    return {group: outlook for (_, group), outlook in found.items()}
 
 
 def _why(found: Forecast, times: Times, now: float) -> str:

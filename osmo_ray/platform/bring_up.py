@@ -102,14 +102,22 @@ def pods_storage(settings: Settings) -> str:
     return url if settings.beyond_loopback or not url.startswith("osmo+") else ""
 
 
+def _shown() -> tuple[str, ...]:
+    """What tasks see wherever it lies: the interpreter, its packages, and this package where it was not installed among
+    them."""
+    prefixes = [Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()]
+    own = Path(__file__).resolve().parents[1]
+    found = prefixes if any(own.is_relative_to(prefix) for prefix in prefixes) else [*prefixes, own]
+    return tuple(dict.fromkeys(map(str, found)))
+
+
 def actor_settings(settings: Settings, head: str, cluster: Cluster) -> ActorSettings:
     """What the controller and its agents are told."""
     files = Files(settings.home)
-    shown = (str(Path(sys.prefix).resolve()), str(Path(sys.base_prefix).resolve()))
     options = Options(
         sandbox=settings.sandbox,
         hidden=(str(settings.home), str(temp_folder(files))),
-        visible=tuple(dict.fromkeys(shown)),
+        visible=_shown(),
         cpu=settings.cpu,
         gpu=settings.gpu,
         platform=settings.platform,

@@ -75,7 +75,7 @@ def data(key: DataKey) -> None:
         if scheme in _S3:
             asyncio.run(_look_s3(key))
         elif scheme in _AZURE:
-            asyncio.run(_look_azure(key))
+            _look_azure(key)
     except Unproven:
         raise
     except Exception as error:
@@ -97,21 +97,22 @@ async def _look_s3(key: DataKey) -> None:
         await session.close()
 
 
-async def _look_azure(key: DataKey) -> None:
-    import adlfs
+def _look_azure(key: DataKey) -> None:
+    from azure.storage.blob import BlobServiceClient
 
-    container = urlsplit(store_url(key.endpoint)).netloc.partition("@")[0]
     how = store_options([key], key.endpoint)
-    quick: dict[str, Any] = {"connection_timeout": _STEP, "read_timeout": _STEP}
-    files = adlfs.AzureBlobFileSystem(**how, asynchronous=True, skip_instance_cache=True)
-    try:
-        service, few = files.service_client, {"results_per_page": 1, "retry_total": 0, **quick}
-        # A key of a whole account names no container: then it has to list those.
-        inside = service.get_container_client(container).list_blob_names(**few) if container else None
-        async for _ in inside if inside is not None else service.list_containers(**few):
-            break
-    finally:
-        await files.service_client.close()
+    name = urlsplit(store_url(key.endpoint)).netloc.partition("@")[0]
+    quick: dict[str, Any] = {"connection_timeout": _STEP, "read_timeout": _STEP, "retry_total": 0}
+    if "connection_string" in how:
+        service = BlobServiceClient.from_connection_string(how["connection_string"], **quick)
+    else:
+        host = how.get("account_host") or f"{how['account_name']}.blob.core.windows.net"
+        service = BlobServiceClient(f"https://{host}", credential=how["account_key"], **quick)
+    with service:
+        if name:
+            next(iter(service.get_container_client(name).list_blob_names(results_per_page=1)), None)
+        else:  # a key of a whole account names no container: then it has to list those
+            next(iter(service.list_containers(results_per_page=1)), None)
 
 
 def _why(url: str, error: Exception) -> str:

@@ -46,12 +46,13 @@ class FarQuota:
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._reader: threading.Thread | None = None
         self._readings = 0
-        queues = kept.load() if kept is not None else ()
+        before = kept.load() if kept is not None else QuotaSnapshot("", ())
+        queues = before.queues
         told = f"{origin.name} has not answered since the start; these are the quotas of before it"
         self._now = QuotaSnapshot(
             "kept" if queues else "",
             queues,
-            origin.pools(queues),
+            {**before.pools, **origin.pools(queues)},
             stale=True,
             error=told if queues else f"{origin.name} has not answered yet",
         )
@@ -83,7 +84,7 @@ class FarQuota:
             self._readings += 1
             self._now = QuotaSnapshot(f"read-{self._readings}", told.queues, told.pools)
             if self._kept is not None:
-                self._kept.save(told.queues)
+                self._kept.save(told.queues, told.pools)
         elif self._now.stale:
             self._now = replace(self._now, stale=False, error="")
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import yaml
 
-from osmo_ray.providers.quota import QuotaQueue, parse
+from osmo_ray.providers.quota import QuotaQueue, QuotaSnapshot, parse
 
 log = logging.getLogger(__name__)
+_NOTHING = QuotaSnapshot("", ())
 _AMOUNTS = ("quota", "limit", "weight")
 
 
@@ -26,20 +27,22 @@ class KeptQuotas:
     def __init__(self, path: Path, origin: str) -> None:
         self._path, self._head = path, f"# Kept for the next start, not to be edited; of {origin}"
 
-    def load(self) -> tuple[QuotaQueue, ...]:
-        """What was kept; nothing where there is no such file, or it is of another place, or cannot be used."""
+    def load(self) -> QuotaSnapshot:
+        """What was kept; no queue where there is no such file, or it is of another place, or cannot be used."""
         try:
             head, _, text = self._path.read_text("utf-8").partition("\n")
-            return parse(text, str(self._path)).queues if head == self._head else ()
+            return parse(text, str(self._path)) if head == self._head else _NOTHING
         except FileNotFoundError:
-            return ()
+            return _NOTHING
         except (OSError, ValueError) as error:
             log.warning("quotas of before the start are not used: %s", error)
-            return ()
+            return _NOTHING
 
-    def save(self, queues: Sequence[QuotaQueue]) -> None:
+    def save(self, queues: Sequence[QuotaQueue], pools: Mapping[str, str]) -> None:
         """Best effort: only a start without a control plane is worse without it. Several processes may do so."""
-        text = yaml.safe_dump({"queues": [_plain(queue) for queue in queues]}, sort_keys=False)
+        leaves = {queue.name for queue in queues} - {queue.parent for queue in queues}
+        kept = {pool: queue for pool, queue in pools.items() if queue in leaves}
+        text = yaml.safe_dump({"queues": [_plain(queue) for queue in queues], "pools": kept}, sort_keys=False)
         fresh = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
             with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as out:

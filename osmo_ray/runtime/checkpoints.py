@@ -29,6 +29,7 @@ from osmo_ray.objects.protocol import ObjectError, ObjectStore
 from osmo_ray.runtime import container, process, transfer, work
 from osmo_ray.runtime import syscalls as sys
 from osmo_ray.runtime.logs import Log
+from osmo_ray.runtime.nolinks import opened
 from osmo_ray.runtime.place import Place
 from osmo_ray.spec.attempt import CheckpointPlan
 from osmo_ray.spec.quantity import show_bytes, show_seconds
@@ -38,6 +39,8 @@ _WIDTH = 8
 _PATIENCE = 60.0
 """Seconds that a launcher may take for the next file."""
 _MESSAGE = 64 << 10
+READER = "run/reader"
+"""The socket at which a launcher hands out open files, below the folder that it shares."""
 _ENTER = (("user", sys.CLONE_NEWUSER), ("mnt", sys.CLONE_NEWNS))
 _Sent = dict[str, tuple[int, float]]
 """Path below the folder -> size and time of change (ns, of a container s) of what was sent."""
@@ -125,7 +128,7 @@ class Checkpoints:
                 found = _from_container(self.place, path)
                 count, size = _send_one_by_one(store, found, entry.plan.regex, sent)
             elif self._in_pod:
-                files = _from_launcher(self.place.folder.path / "run/reader", path, entry.plan.regex, sent)
+                files = _from_launcher(self.place.folder.path, path, entry.plan.regex, sent)
                 count, size = _send_all(store, files, sent)
             else:
                 count, size = _send_all(store, _from_folder(init, path, entry.plan.regex, sent), sent)
@@ -246,12 +249,16 @@ def _from_folder(init: int, path: str, regex: str, sent: _Sent) -> Iterator[tupl
         os.waitpid(pid, 0)
 
 
-def _from_launcher(door: Path, path: str, regex: str, sent: _Sent) -> Iterator[tuple[str, int, int, int]]:
+def _from_launcher(shared: Path, path: str, regex: str, sent: _Sent) -> Iterator[tuple[str, int, int, int]]:
     """The same of another container's file system. Whoever answers may be the task, so nothing is taken on trust."""
     match = re.compile(regex).match if regex else None
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as link:
         link.settimeout(_PATIENCE)
-        link.connect(str(door))
+        door = opened(shared, READER, os.O_PATH)
+        try:
+            link.connect(f"/proc/self/fd/{door}")
+        finally:
+            os.close(door)
         link.send(path.encode())
         while True:
             data, fds = _receive(link)
@@ -315,8 +322,8 @@ def _enter(init: int) -> None:
     """Into the file system that `init` has, where that is another than ours."""
     kinds = [(kind, f"/proc/{init}/ns/{name}", f"/proc/self/ns/{name}") for name, kind in _ENTER]
     other = [(kind, theirs) for kind, theirs, mine in kinds if not Path(theirs).samefile(mine)]
-    opened = [(kind, os.open(theirs, os.O_RDONLY | os.O_CLOEXEC)) for kind, theirs in other]
-    for kind, fd in opened:
+    spaces = [(kind, os.open(theirs, os.O_RDONLY | os.O_CLOEXEC)) for kind, theirs in other]
+    for kind, fd in spaces:
         sys.setns(fd, kind)
         os.close(fd)
 

@@ -1,11 +1,11 @@
-"""When a group that waits will probably start: cycles of the planner, with time moved on to the next expected end.
+"""When groups that wait will probably start: cycles of the planner, with time moved on to the next expected end.
 
 It knows what runs and what waits now. Work that comes later, and groups that wait for others to end, are not in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from osmo_ray.scheduler.model import Job, Plan, Seat, Snapshot
@@ -25,27 +25,31 @@ class Forecast:
 
 
 def forecast(
-    snapshot: Snapshot, ends: Mapping[str, float], runs: Mapping[str, float], target: Key, most: int = 200
-) -> Forecast:
-    """Looks ahead at most `most` cycles. `ends` are the expected ends of running tasks and `runs` the expected run
-    times of waiting ones, in seconds by task uuid; a task that is in neither never ends. The snapshot has queues."""
+    snapshot: Snapshot, ends: Mapping[str, float], runs: Mapping[str, float], targets: Collection[Key], most: int = 200
+) -> Mapping[Key, Forecast]:
+    """One look ahead for all targets, of at most `most` cycles.
+
+    `ends` are the expected ends of running tasks and `runs` the expected run times of waiting ones, in seconds by task
+    uuid; a task that is in neither never ends. The snapshot has queues.
+    """
     planner, now = Planner(), snapshot.now
     jobs = {job.key: job for job in snapshot.jobs}
-    ends = dict(ends)
+    ends, found = dict(ends), dict[Key, Forecast]()
     for _ in range(most):
         plan = planner.plan(replace(snapshot, jobs=tuple(jobs.values()), now=now))
-        if target in plan.place:
-            return Forecast(now)
+        found |= {key: Forecast(now) for key in targets if key in plan.place and key not in found}
+        if len(found) == len(targets):
+            return found
         _follow(plan, jobs, ends, runs, now)
         if plan.place or plan.preempt:
             continue
         coming = [end for job in jobs.values() for seat in job.seats if (end := ends.get(seat.need.uuid)) is not None]
         if not coming:
-            return Forecast(None)
+            return dict.fromkeys(targets, Forecast(None)) | found
         first = max(min(coming), now)
         now = max(end for end in coming if end <= first + _BATCH * (first - snapshot.now) + 1e-6)
         _end(jobs, ends, now)
-    return Forecast(None, now)
+    return dict.fromkeys(targets, Forecast(None, now)) | found
 
 
 def _follow(plan: Plan, jobs: dict[Key, Job], ends: dict[str, float], runs: Mapping[str, float], now: float) -> None:

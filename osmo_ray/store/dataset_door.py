@@ -13,6 +13,7 @@ from osmo_ray.store.dataset_nouns import (
     Indexed,
     IndexedName,
     IndexedVersion,
+    Marks,
     ShelfSums,
     Synced,
     Wrote,
@@ -35,10 +36,6 @@ class DatasetVerbs(Protocol):
 
     def reads_of(self, workflow_uuid: str, limit: int = 1000) -> Sequence[DatasetRead]:
         """What a workflow reads, in order of bucket, name and version."""
-        ...
-
-    def last_reads(self, bucket: str, name: str) -> Mapping[int, float]:
-        """version -> when it was read last, of those that were read."""
         ...
 
     def expect_writes(self, writes: Sequence[DatasetWrite]) -> None:
@@ -85,6 +82,10 @@ class DatasetVerbs(Protocol):
         self, shelf: str, query: Query, offset: int = 0, limit: int | None = None
     ) -> Sequence[tuple[IndexedName, IndexedVersion | None]]:
         """What a query finds, a page of it; with versions if it is about versions."""
+        ...
+
+    def marks(self, shelf: str, bucket: str, name: str = "", dataset: str = "") -> Marks:
+        """What points at versions of one dataset (by its name and its id), or of all of a shelf."""
         ...
 
     def shelf_sums(self, shelf: str) -> ShelfSums: ...

@@ -7,7 +7,7 @@ of the bucket told; each name is written in one transaction with everything it h
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Select, delete, func, insert, or_, select
@@ -24,6 +24,7 @@ from osmo_ray.store.dataset_nouns import (
     IndexedName,
     IndexedTag,
     IndexedVersion,
+    Marks,
     ShelfSums,
     Synced,
     Wrote,
@@ -31,6 +32,7 @@ from osmo_ray.store.dataset_nouns import (
 from osmo_ray.store.dataset_query import Compiler, flattened
 from osmo_ray.store.dataset_tables import (
     dataset_members,
+    dataset_reads,
     dataset_shelves,
     dataset_tags,
     dataset_values,
@@ -40,8 +42,9 @@ from osmo_ray.store.dataset_tables import (
 from osmo_ray.store.queries import one_of, part
 from osmo_ray.store.verbs import Verbs, chunks
 
-D, V, T, M, X, S = (
+D, V, T, M, X, S, R = (
     datasets.c, dataset_versions.c, dataset_tags.c, dataset_members.c, dataset_values.c, dataset_shelves.c,
+    dataset_reads.c,
 )  # fmt: skip
 _OF_DATASET = (dataset_versions, dataset_tags, dataset_values)
 
@@ -115,6 +118,21 @@ class DatasetIndex(Verbs):
 
         return self.database.read(lambda c: [one(row) for row in c.execute(ask)])
 
+    def marks(self, shelf: str, bucket: str, name: str = "", dataset: str = "") -> Marks:
+        tags = select(T.dataset, T.version, T.tag).where(T.shelf == shelf, T.version > 0).order_by(T.tag)
+        held = select(M.name, M.version, D.name).join(datasets, (D.shelf == M.shelf) & (D.id == M.collection))
+        held = held.where(M.shelf == shelf, D.kind == COLLECTION).order_by(D.name)
+        reads = select(R.name, R.version, func.max(R.at)).where(R.bucket == bucket).group_by(R.name, R.version)
+        if name:
+            tags = tags.where(T.dataset == dataset)
+            held, reads = held.where(M.name == name), reads.where(R.name == name)
+
+        def work(connection: Connection) -> Marks:
+            read = {(one, version): at for one, version, at in connection.execute(reads)}
+            return Marks(_gathered(connection.execute(tags)), _gathered(connection.execute(held)), read)
+
+        return self.database.read(work)
+
     def shelf_sums(self, shelf: str) -> ShelfSums:
         names = select(D.kind, func.count(), func.sum(D.size)).where(D.shelf == shelf).group_by(D.kind)
         versions = select(func.count()).select_from(_joined()).where(V.shelf == shelf, V.status == READY)
@@ -132,6 +150,13 @@ class DatasetIndex(Verbs):
         width = len(datasets.columns)
         found = self.database.read(lambda c: c.execute(ask).all())
         return [Wrote(row.shelf, row.name, _version(row[width:])) for row in found]
+
+
+def _gathered(found: Iterable[Any]) -> Mapping[tuple[str, int], Sequence[str]]:
+    made: dict[tuple[str, int], list[str]] = {}
+    for owner, version, name in found:
+        made.setdefault((owner, version), []).append(name)
+    return made
 
 
 def _joined() -> Any:

@@ -138,6 +138,15 @@ class ShelfSums:
 
 
 @dataclass(frozen=True, slots=True)
+class Marks:
+    """What points at versions: tags by (dataset's id, number), collections and the last read by (name, number)."""
+
+    tags: Mapping[tuple[str, int], Sequence[str]]
+    holders: Mapping[tuple[str, int], Sequence[str]]
+    reads: Mapping[tuple[str, int], float]
+
+
+@dataclass(frozen=True, slots=True)
 class Wrote:
     """A version that a task of a workflow made."""
 

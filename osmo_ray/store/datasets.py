@@ -3,10 +3,10 @@ read a version; what they may write is known when they are sent."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, or_, select
+from sqlalchemy import Connection, insert, or_, select
 
 from osmo_ray.store.database import Database
 from osmo_ray.store.dataset_nouns import DatasetRead, DatasetWrite
@@ -52,11 +52,6 @@ class Datasets(Verbs):
         r = dataset_reads.c
         ask = _all().where(r.workflow_uuid == workflow_uuid).order_by(r.bucket, r.name, r.version, r.group_uuid)
         return self.database.read(lambda connection: [_read(row) for row in connection.execute(ask.limit(limit))])
-
-    def last_reads(self, bucket: str, name: str) -> Mapping[int, float]:
-        r = dataset_reads.c
-        ask = select(r.version, func.max(r.at)).where(r.bucket == bucket, r.name == name).group_by(r.version)
-        return self.database.read(lambda connection: dict(map(tuple, connection.execute(ask))))
 
     def expect_writes(self, writes: Sequence[DatasetWrite]) -> None:
         rows = sorted((w.group_uuid, w.bucket, w.name, w.workflow_uuid) for w in writes)

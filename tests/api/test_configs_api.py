@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -173,3 +174,28 @@ def test_settings_of_the_process_are_read_in_the_contracts_shape(world: World) -
         for verb, key in (("PUT", "configs"), ("PATCH", "configs_dict")):
             refused = client.request(verb, f"/api/configs/{section}", json={key: {"a": 1}})
             assert refused.status_code == 400 and "config.yaml" in refused.json()["message"]
+
+
+def test_sections_that_are_not_here_are_empty_and_say_why(client: TestClient) -> None:
+    for section, why in (("group_template", "no object of a cluster"), ("backend_test", "osmo doctor")):
+        assert client.get(f"/api/configs/{section}").json() == {}
+        refused = client.put(f"/api/configs/{section}", json={"configs": {"a": {}}})
+        assert (refused.status_code, refused.json()["error_code"]) == (400, "USAGE") and why in refused.json()[
+            "message"
+        ]
+    refused = client.put("/api/configs/pool/default/rename", json={"new_name": "x"})
+    assert refused.status_code == 400 and "registers its backend" in refused.json()["message"]
+
+
+def test_what_held_at_a_moment_is_asked_with_a_blank_and_microseconds(world: World, client: TestClient) -> None:
+    """As the original's client writes it; not together with the other two limits."""
+    put(client, "pool/default", {"description": "one"})
+    world.now += 10
+    put(client, "resource_validation/small", [RULE])
+    world.now += 10
+    put(client, "pool/default", {"description": "two"})
+    moment = datetime.fromtimestamp(world.now - 5, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+    found = client.get("/api/configs/history", params={"at_timestamp": moment}).json()["configs"]
+    assert {(c["config_type"], c["revision"]) for c in found} == {("POOL", 1), ("RESOURCE_VALIDATION", 1)}
+    both = {"at_timestamp": moment, "created_after": "2026-01-01T00:00:00"}
+    assert client.get("/api/configs/history", params=both).status_code == 400

@@ -168,6 +168,9 @@ def test_no_secret_and_no_command_stand_in_the_pod():
     assert secret["metadata"]["ownerReferences"][0]["uid"] == "uid-1"
 
 
+SHARED = {f"/osmo/{part}": part for part in ("bin", "run", "run/lock", "data/input", "data/output")}
+
+
 def test_only_our_containers_see_the_job():
     spec = pods.pod_of(attempt("node-1"), SETTINGS, Platform("default"), 1)["spec"]
     mounts = {c["name"]: {m["name"] for m in c["volumeMounts"]} for c in (*spec["initContainers"], *spec["containers"])}
@@ -186,7 +189,15 @@ def test_files_are_mounted_where_they_are_wanted():
     )
     spec = pods.pod_of(attempt("n", files=files), SETTINGS, Platform("default"), 1)["spec"]
     mounts = {m["mountPath"]: m.get("subPath") for m in spec["containers"][0]["volumeMounts"]}
-    assert mounts == {"/osmo": None, "/etc/app/a.conf": "run/files/4"}
+    assert mounts == {**SHARED, "/etc/app/a.conf": "run/files/4"}
+
+
+def test_a_task_can_replace_nothing_by_which_our_containers_find_what_it_made():
+    """Each is a mount, and none above it comes from the shared folder."""
+    spec = pods.pod_of(attempt("n"), SETTINGS, Platform("default"), 1)["spec"]
+    mounts = {m["mountPath"]: m for m in spec["containers"][0]["volumeMounts"]}
+    assert {path: m["subPath"] for path, m in mounts.items()} == SHARED
+    assert [path for path, m in mounts.items() if m["readOnly"]] == ["/osmo/bin"]
 
 
 def test_the_pools_template_is_merged_by_name():
@@ -211,7 +222,7 @@ def test_the_pools_template_is_merged_by_name():
     assert "imagePullSecrets" not in pods.pod_of(one, of_pool, Platform("default"), 1)["spec"]
     user = next(c for c in pod["spec"]["containers"] if c["name"] == "user")
     assert pod["metadata"]["labels"]["team"] == "robots" and pod["metadata"]["labels"][pods.OWNER] == "owner"
-    assert {m["mountPath"] for m in user["volumeMounts"]} == {"/osmo", "/dev/shm"}
+    assert {m["mountPath"] for m in user["volumeMounts"]} == {*SHARED, "/dev/shm"}
     assert user["securityContext"] == {"runAsUser": 7} and user["image"] == "ubuntu:24.04"
     assert {v["name"] for v in pod["spec"]["volumes"]} == {"osmo", "osmo-job", "osmo-orders", "shm"}
     assert len(pod["spec"]["containers"]) == 2

@@ -52,4 +52,4 @@ def test_queues_are_listed_below_each_other_and_by_pool(site: Site, capsys: pyte
 def test_numbers_of_the_controller_are_shown() -> None:
     gpu = {"quota": 2, "limit": -1, "weight": 1, "fair_share": 3, "held": 3.5, "held_firm": 2, "borrowed": 1.5}
     told = queue.rows([{"name": "a", "parent": "gone", "priority": 50, "pools": ["p", "q"], "gpu": gpu}])
-    assert told == [["a", "p, q", "50", "2", "all", "1", "3", "3.5", "1.5"]]
+    assert told == [["a", "p, q", "50", "2", "all", "1", "3", "3.5", "1.5", ""]]

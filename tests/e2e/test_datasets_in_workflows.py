@@ -254,9 +254,12 @@ INSIDE = """workflow:
   tasks:
   - name: read
     image: ubuntu
-    command: [{python}, {example}, squares]
+    command: [{python}, /srv/feed.py, squares]
     environment: {{PYTHONPATH: {root}}}
     inputs: [{{dataset: squares}}]
+    files:
+    - path: /srv/feed.py
+      contents: {example}
 """
 
 
@@ -266,7 +269,7 @@ def test_shards_are_the_same_in_a_task_and_outside(platform: Platform) -> None:
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == sum(x * x for x in range(3000))
     assert [v.number for v in Dataset(bucket(platform), "squares").versions()] == [1]
-    id = platform.submit(INSIDE.format(python=sys.executable, example=example, root=ROOT))
+    id = platform.submit(INSIDE.format(python=sys.executable, example=json.dumps(example.read_text()), root=ROOT))
     assert platform.wait(id) == "COMPLETED", platform.cli("workflow", "logs", id).stdout
     assert lines(platform, id, "read") == [done.stdout.strip()]
 

@@ -349,6 +349,34 @@ def test_jupyter_that_is_not_there_is_said(platform: Platform, task: str):
     assert done.returncode == 2 and "Jupyter is not installed" in done.stderr
 
 
+def test_the_live_tree_fits_its_terminal_and_ends_with_the_outcome(platform: Platform, tmp_path: Path):
+    """Drawn anew in place: tasks as they go on, never wider than the window, and the last picture stays."""
+    script = "while [ ! -e /osmo/run/workspace/go ]; do sleep 0.1; done; exit 4"
+    text = (
+        FAILS.replace("held", "drawn")
+        .replace("    hold: 10\n", "")
+        .replace("echo evidence > /tmp/left; exit 3", script)
+    )
+    (tmp_path / "w.yaml").write_text(text)
+    line = [*OSMO[1:], "run", str(tmp_path / "w.yaml"), "--id-file", str(tmp_path / "id")]
+    seen = pexpect.spawn(OSMO[0], line, env={**platform.environ, "TERM": "xterm-256color"}, cwd=str(ROOT),
+                         dimensions=(20, 60), timeout=90, encoding="utf-8")  # fmt: skip
+    seen.expect("RUNNING")
+    drawn = seen.before + seen.after
+    id = (tmp_path / "id").read_text().strip()
+    inside(platform, id, "sh", "-c", "mkdir -p /osmo/run/workspace; touch /osmo/run/workspace/go")
+    seen.expect("FAILED")
+    drawn += seen.before + seen.after
+    seen.expect(pexpect.EOF)
+    drawn += seen.before
+    seen.close()
+    assert seen.exitstatus == 1
+    assert "\x1b[1A" in drawn or "\x1b[2K" in drawn, "drawn over what was there"
+    picture = drawn[drawn.index("\x1b") : drawn.rindex("\x1b[2K")]
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", picture)
+    assert max(map(len, re.split(r"[\r\n]+", plain))) <= 60
+
+
 # -- hold
 
 

@@ -16,10 +16,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+from adlfs import AzureBlobFileSystem
 from moto.server import ThreadedMotoServer
 
 from osmo_ray.providers import proofs
 from osmo_ray.providers.proofs import Unproven, prove
+from tests.servers.azurite import ACCOUNT, KEY, azurite
 
 USER, WORD = "ann", "right"
 HASHED = "$2b$05$Hnr7kY8oAM77l9fzyq3PVOvQWWjUu3VsWsiJ4.zdmDCVU/1FZlBDa"  # bcrypt, the only form that registries take
@@ -168,3 +170,24 @@ def test_a_password_is_not_sent_anywhere_in_the_clear(tokens: str) -> None:
     TokenRegistry.realm = "http://collect.example/token"
     with pytest.raises(Unproven, match="not https"):
         prove("REGISTRY", tokens, {"username": USER, "auth": WORD})
+
+
+@pytest.fixture(scope="module")
+def blobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with azurite(tmp_path_factory.mktemp("azurite")) as url:
+        AzureBlobFileSystem(connection_string=connection(url), skip_instance_cache=True).mkdir("robots")
+        yield url
+
+
+def connection(url: str) -> str:
+    return f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={url};"
+
+
+@pytest.mark.servers
+def test_a_key_of_azure(blobs: str) -> None:
+    values = {"access_key_id": ACCOUNT, "access_key": KEY, "override_url": blobs}
+    prove("DATA", f"azure://{ACCOUNT}/robots/runs", values)
+    with pytest.raises(Unproven, match="no such bucket"):
+        prove("DATA", f"azure://{ACCOUNT}/nowhere", values)
+    with pytest.raises(Unproven, match="does not open"):
+        prove("DATA", f"azure://{ACCOUNT}/robots", {**values, "access_key": "d3Jvbmc="})

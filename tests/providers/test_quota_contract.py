@@ -222,10 +222,12 @@ def test_what_is_kept_is_read_back_whole_and_for_its_owner_only(tmp_path: Path):
         QuotaQueue("department/a: b", preempt_min_runtime=0.0),
         QuotaQueue("yes", "department/a: b", -5, (0.1, 1e18, 0.0), (1e-3, -1.0, 1.0), (1e12, 2e12, 1e6), 60.0, 1.5),
     )
-    KeptQuotas(path, "here").save(queues)
-    assert KeptQuotas(path, "here").load() == queues and KeptQuotas(path, "there").load() == ()
+    KeptQuotas(path, "here").save(queues, {"lab": queues[-1].name, "gone": "absent"})
+    kept = KeptQuotas(path, "here").load()
+    assert kept.queues == queues and kept.pools == {"lab": queues[-1].name}
+    assert KeptQuotas(path, "there").load().queues == ()
     assert path.stat().st_mode & 0o777 == 0o600 and [p.name for p in tmp_path.iterdir()] == ["kept.yaml"]
-    KeptQuotas(tmp_path / "no" / "folder", "here").save(queues)
+    KeptQuotas(tmp_path / "no" / "folder", "here").save(queues, {})
 
 
 def test_pools_belong_to_the_projects_that_the_settings_name(runai: RunaiSource):

@@ -10,6 +10,7 @@ import pytest
 from osmo_ray.providers.kube_reader import access_of
 from osmo_ray.providers.quota import QuotaError
 from osmo_ray.providers.quota_far import FarQuota
+from osmo_ray.providers.quota_kept import KeptQuotas
 from osmo_ray.providers.quota_kube import KaiOrigin, KubeScope, KueueOrigin, kai_queues, kueue_queues
 from osmo_ray.providers.quotas import QuotaSource, open_quota
 from tests.providers.test_quota_contract import Objects, kai
@@ -99,6 +100,26 @@ def test_kueue_cohorts_form_a_tree():
     assert found["cohort/org"].gpu == (6.0, 6.0, 1.0)
     looped = [made("x", {"parentName": "y"}), made("y", {"parentName": "x"})]
     assert kueue_queues([made("q", {"cohortName": "x"})], looped) == (), "a ring has no root"
+
+
+def test_names_of_pools_are_kept_for_a_start_without_the_cluster(tmp_path: Path):
+    class Kueue(Objects):
+        def version(self, group: str) -> str:
+            return super().version(group) or "v1beta1"
+
+    cluster, kept = Kueue(), KeptQuotas(tmp_path / "kept.yaml", "here")
+    base = "/apis/kueue.x-k8s.io/v1beta1"
+    cluster.found = {
+        f"{base}/clusterqueues": [made("team", flavors(gpu=("4", None)))],
+        f"{base}/localqueues": [made("train", {"clusterQueue": "team"}), made("lost", {"clusterQueue": "gone"})],
+    }
+    FarQuota(KueueOrigin(cluster, KubeScope()), kept=kept).refresh()
+    cluster.broken = "the cluster is away"
+    late = FarQuota(KueueOrigin(cluster, KubeScope(pools={"lab": "team"})), kept=kept)
+    late.refresh()
+    told = late._now
+    assert told.stale and [q.name for q in told.queues] == ["team"]
+    assert told.pools == {"train": "team", "lab": "team"}
 
 
 def test_settings_choose_and_a_cluster_that_cannot_be_read_says_why(tmp_path: Path):

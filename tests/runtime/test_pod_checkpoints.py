@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from osmo_ray.objects.local import LocalStore
-from osmo_ray.runtime import pod
-from osmo_ray.runtime.checkpoints import _from_launcher
+from osmo_ray.runtime.checkpoints import READER, _from_launcher
 from osmo_ray.runtime.codec import Job
+from osmo_ray.runtime.pod.before import before
+from osmo_ray.runtime.pod.beside import beside
 from osmo_ray.spec.attempt import CheckpointPlan
 from tests.runtime.test_launcher import LAUNCHER
 from tests.runtime.test_pod import PLAN, World
@@ -36,11 +38,11 @@ class Run:
         one = CheckpointPlan(str(self.source), self.kept.as_uri(), frequency, regex)
         plan = replace(PLAN, argv=("sh", "-c", script, str(self.source)), checkpoints=(one,))
         self.job: Job = world.job(plan)
-        assert pod.before(self.job, world.root) == 0
+        assert before(self.job, world.root) == 0
 
     def to_its_end(self) -> dict[str, object]:
         with subprocess.Popen([LAUNCHER, self.world.root / "run"], stdout=subprocess.DEVNULL):
-            pod.beside(self.job, self.world.root, self.world.orders)
+            beside(self.job, self.world.root, self.world.orders)
         return self.world.told
 
 
@@ -89,7 +91,8 @@ def test_a_task_that_answers_itself_cannot_write_elsewhere(tmp_path: Path):
         "    c.sendmsg([text.encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [fd]))])\n"
         "    c.send(b'{\"end\": true}'); c.close()\n"
     )
-    door = tmp_path / "door"
+    door = tmp_path / READER
+    door.parent.mkdir()
     (tmp_path / "file").write_text("x")
     for target, expected in (("file", [[], [], OSError, ["x"]]), ("", [OSError] * 4)):
         door.unlink(missing_ok=True)
@@ -98,7 +101,18 @@ def test_a_task_that_answers_itself_cannot_write_elsewhere(tmp_path: Path):
             assert liar.stdout is not None and liar.stdout.readline() == b"up\n"
             for wanted in expected:
                 try:
-                    got: object = [name for name, *_ in _from_launcher(door, "/x", "", {})]
+                    got: object = [name for name, *_ in _from_launcher(tmp_path, "/x", "", {})]
                 except OSError:
                     got = OSError
                 assert got == wanted
+
+
+def test_a_task_that_points_the_door_elsewhere_is_not_followed(tmp_path: Path):
+    """To a socket that only the container beside it can reach."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
+        server.bind(str(tmp_path / "own"))
+        server.listen()
+        (tmp_path / "run").mkdir()
+        (tmp_path / READER).symlink_to(tmp_path / "own")
+        with pytest.raises(OSError):
+            next(_from_launcher(tmp_path, "/x", "", {}))

@@ -23,7 +23,8 @@ def runs(name: str, gpu: int, queue: str = "q") -> Job:
 
 
 def look(*jobs: Job, ends: dict[str, float], runs: dict[str, float], queues=ALL, most: int = 200) -> Forecast:
-    return forecast(Snapshot((NODE,), jobs, queues, now=100.0), ends, runs, ("w", "me"), most)
+    me = ("w", "me")
+    return forecast(Snapshot((NODE,), jobs, queues, now=100.0), ends, runs, [me], most)[me]
 
 
 def test_now_when_there_is_room():
@@ -55,3 +56,11 @@ def test_who_is_owed_takes_its_place_back_at_once():
     low = Job("w", "low", (), (0, -1.0, "low"), queue="one", seats=(Seat(need("low", 2), "n"),), started=0.0)
     found = look(low, waits("me", 2, 2.0, 100, "two"), ends={"low": 5000.0}, runs={}, queues=queues)
     assert found == Forecast(100.0)
+
+
+def test_several_are_told_by_one_look_ahead():
+    jobs = (runs("a", 2), waits("x", 2, 1.0), waits("y", 2, 2.0), waits("huge", 3, 3.0))
+    snapshot = Snapshot((NODE,), jobs, ALL, now=100.0)
+    keys = [("w", name) for name in ("x", "y", "huge")]
+    found = forecast(snapshot, {"a": 110.0}, {"x": 60.0, "y": 60.0}, keys)
+    assert found == dict(zip(keys, (Forecast(110.0), Forecast(170.0), Forecast(None)), strict=True))

@@ -61,6 +61,9 @@ def test_what_was_found_is_what_is_told(store: Store) -> None:
     both = store.indexed("s", "both")
     assert both is not None and list(both.members) == [("cats", 1), ("dogs", 1)]
     assert store.collections_of("s", "cats") == {1: ["both"]}
+    for marks in (store.marks("s", "default"), store.marks("s", "default", "cats", "i1")):
+        assert marks.tags == {("i1", 1): ["best"]} and marks.holders[("cats", 1)] == ["both"]
+    assert store.marks("s", "default", "dogs", "i3").tags == {}
     assert store.indexed("s", "nobody") is None and store.indexed("other", "cats") is None
     assert store.shelf_sums("s") == ShelfSums(2, 2, 1, 11)
     assert {name: one.number for name, one in store.index_stamps("s").items()} == {
@@ -130,7 +133,7 @@ def test_which_datasets_a_workflow_may_write(store: Store) -> None:
     assert list(store.writes_since("default", 50.0)) == ["cats"] and list(store.writes_since("default", 51.0)) == []
     assert list(store.writes_since("other", 0.0)) == []
     assert list(store.writes_of(made.uuid)) == writes and list(store.writes_of("nobody")) == []
-    assert store.last_reads("default", "cats") == {3: 4.0}
+    assert store.marks("s", "default").reads == {("cats", 3): 4.0}
     assert [(r.name, r.version) for r in store.reads_of(made.uuid)] == [("cats", 3)] * 2
 
 

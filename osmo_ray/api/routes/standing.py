@@ -11,13 +11,17 @@ from typing import Any
 from fastapi import APIRouter
 
 from osmo_ray.api import configs
-from osmo_ray.api.configs import Merged
+from osmo_ray.api.configs import Merged, NewName
 from osmo_ray.api.errors import ApiError
 from osmo_ray.api.people import Configs
 from osmo_ray.api.routes.backends import BackendView, views
 from osmo_ray.api.services import Services
 from osmo_ray.spec.quantity import show_seconds
 
+_NONE = {
+    "group_template": "There are no group templates here: a group is no object of a cluster. Pod templates there are.",
+    "backend_test": "There are no backend tests here: osmo doctor and osmo backend list say what is wrong.",
+}
 _HIDDEN = "**********"
 
 
@@ -25,6 +29,14 @@ def routes(services: Services) -> APIRouter:
     router = APIRouter(tags=["config"], prefix="/api/configs")
     for name, read in (("service", _service), ("workflow", _workflow), ("dataset", _dataset)):
         _section(router, services, name, read)
+
+    for name, why in _NONE.items():
+        _empty(router, name, why)
+
+    @router.put("/pool/{name}/rename")
+    def rename_pool(name: str, body: NewName) -> None:
+        where = "in what registers its backend and in its queue"
+        raise ApiError(f"A pool's name stands {where}; give {name[:80]} another name there.", "USAGE")
 
     @router.get("/backend")
     def backends() -> dict[str, list[configs.Body]]:
@@ -52,6 +64,19 @@ def _section(router: APIRouter, services: Services, name: str, read: Any) -> Non
     router.add_api_route(f"/{name}", shown, methods=["GET"], name=f"read_{name}")
     router.add_api_route(f"/{name}", write, methods=["PUT"], name=f"write_{name}")
     router.add_api_route(f"/{name}", merge, methods=["PATCH"], name=f"merge_{name}")
+
+
+def _empty(router: APIRouter, name: str, why: str) -> None:
+    """A section of the contract of which there is nothing here."""
+
+    def shown() -> configs.Body:
+        return {}
+
+    def write(body: Configs) -> None:
+        raise ApiError(why, "USAGE")
+
+    router.add_api_route(f"/{name}", shown, methods=["GET"], name=f"read_{name}")
+    router.add_api_route(f"/{name}", write, methods=["PUT"], name=f"write_{name}")
 
 
 def _elsewhere(name: str) -> ApiError:

@@ -260,7 +260,7 @@ def _user(plan: AttemptPlan, settings: ClusterSettings) -> dict[str, Any]:
         "command": [pod.LAUNCHER],
         "args": [f"{pod.SHARED}/run"],
         "resources": {"requests": dict(amounts), "limits": dict(amounts)},
-        "volumeMounts": [{"name": "osmo", "mountPath": pod.SHARED}, *_files(plan), *_shown(plan)],
+        "volumeMounts": [*_shared(), *_files(plan), *_shown(plan)],
     }
     if names := tuple(plan.secrets.environment):
         secret = name_of(plan.key, plan.restart)
@@ -275,6 +275,14 @@ def _user(plan: AttemptPlan, settings: ClusterSettings) -> dict[str, Any]:
         look = [pod.LAUNCHER, "held", f"{pod.SHARED}/run"]
         user["readinessProbe"] = {"exec": {"command": look}, "periodSeconds": _LOOK, "failureThreshold": 1}
     return user
+
+
+def _shared() -> list[dict[str, Any]]:
+    """The folder of all containers as the task has it: part by part, since what is mounted it cannot replace."""
+    return [
+        {"name": "osmo", "mountPath": f"{pod.SHARED}/{part}", "subPath": part, "readOnly": only_to_read}
+        for part, only_to_read in pod.TASK_SEES
+    ]
 
 
 def _shown(plan: AttemptPlan) -> list[dict[str, Any]]:
