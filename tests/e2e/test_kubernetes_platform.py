@@ -106,14 +106,6 @@ def test_the_controllers_death_costs_no_attempt(platform: Platform):
     assert "survived" in platform.cli("workflow", "logs", name).stdout
 
 
-def test_a_log_is_followed_while_the_task_runs(platform: Platform):
-    name = platform.submit(one("ubuntu:24.04", "[sh, -c, 'echo early; sleep 600']"), "--pool", "kube")
-    platform.running(name, "only")
-    until(lambda: "early" in platform.cli("workflow", "logs", name, "--no-follow").stdout, 20)
-    platform.cli("workflow", "cancel", name)
-    platform.wait(name)
-
-
 def test_the_loss_of_the_clusters_api_fails_no_work(platform: Platform, kube: Cluster):
     """For longer than tasks of our own nodes may run without a word from a controller."""
     name = platform.submit(one("ubuntu:24.04", "[sh, -c, 'sleep 12; echo whole']"), "--pool", "kube")

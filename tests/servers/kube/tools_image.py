@@ -1,5 +1,5 @@
-"""An image as users have them, assembled without a registry: a shell, the usual programs, rsync, sftp and a Python, each
-this machine's own with the libraries that it loads.
+"""An image as users have them, assembled without a registry: a shell, the usual programs, rsync, sftp and a Python,
+each this machine's own with the libraries that it loads.
 
     python tools_image.py FOLDER
 """
