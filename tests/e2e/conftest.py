@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.harness import SHARED, Platform
-from tests.e2e.kube import LEASE, register
+from tests.e2e.kube import LEASE, UP, register
 from tests.servers.kube.cluster import HOST_ADDRESS, Cluster
 
 
@@ -53,7 +53,7 @@ def kube_platform(kube: Cluster) -> Iterator[Platform]:
     home = Path(tempfile.mkdtemp(prefix="osmo-kube-e2e-"))
     made = Platform(home, host=HOST_ADDRESS, extra={"OSMO_ATTEMPT_LEASE": str(LEASE)})
     try:
-        made.up("--listen", HOST_ADDRESS, "--insecure-no-tls", "--storage-gateway")
+        made.up(*UP)
         made.cli("login", made.url, "--method", "token", "--token-file", str(home / "admin.token"))
         register(made, kube)
         yield made

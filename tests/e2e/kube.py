@@ -9,10 +9,12 @@ from typing import Any
 from osmo_ray.backends.kubernetes.client import HttpApi
 from osmo_ray.backends.kubernetes.kubeconfig import open_kubeconfig
 from tests.e2e.harness import Platform, until
-from tests.servers.kube.cluster import Cluster
+from tests.servers.kube.cluster import HOST_ADDRESS, Cluster
 
 LEASE = 6.0
 """Seconds for which an attempt of our own nodes runs without a word from a controller."""
+UP = ("--listen", HOST_ADDRESS, "--insecure-no-tls", "--storage-gateway")
+"""How such a platform is brought up."""
 PODS = "/api/v1/namespaces/osmo/pods"
 
 
