@@ -155,6 +155,22 @@ async def test_a_kill_for_memory_is_told_as_one(world: World):
     assert end.reason is not None and end.reason.evidence["limit"] == "64.0 MiB"
 
 
+async def test_a_task_that_writes_more_than_its_storage_is_evicted(world: World):
+    plan = world.attempt("sh", "-c", "head -c 100000000 /dev/zero > {{output}}/big; sleep 600")
+    await world.apply(plan)
+    end = (await world.until(plan.key, lambda o: o.phase in (Phase.FINISHED, Phase.LOST), 90))[-1]
+    assert (end.phase, end.exit_code, end.reason and end.reason.code) == (Phase.FINISHED, 3004, "Evicted")
+
+
+async def test_many_at_once_all_end(world: World):
+    plans = [world.attempt("sh", "-c", f"exit {n % 3}") for n in range(30)]
+    plans = [replace(p, cpu=0.0, memory=16 << 20) for p in plans]
+    assert await world.backend.apply(1, [contract.group(p) for p in plans]) == {}
+    await asyncio.gather(*(eventually(lambda p=p: is_in(world, p, Phase.FINISHED), 90) for p in plans))
+    codes = {o.key: o.exit_code for o in await world.backend.list()}
+    assert [codes[p.key] for p in plans] == [n % 3 for n in range(30)]
+
+
 async def test_an_image_that_is_nowhere(world: World):
     plan = world.attempt(image="localhost/not/there:1")
     await world.apply(plan)
