@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from osmo_ray.backends.kubernetes import pods
+from osmo_ray.backends.kubernetes import observe, pods
 from osmo_ray.backends.kubernetes.backend import KubernetesBackend
 from osmo_ray.backends.kubernetes.client import HttpApi, Object
 from osmo_ray.backends.kubernetes.kubeconfig import open_kubeconfig
@@ -328,6 +328,27 @@ async def test_a_pod_that_somebody_deletes_is_lost(world: World):
     await world.api.delete(f"{PODS}/{world.name(plan)}", 1)
     end = await world.finished(plan.key)
     assert (end.phase, end.reason and end.reason.code) == (Phase.LOST, "PodDeleted")
+
+
+async def test_a_pod_that_nobody_is_there_to_end_is_lost(world: World, monkeypatch: pytest.MonkeyPatch):
+    """Its node is dead: the cluster marks it for deletion, and there it stays."""
+    plan = world.attempt("sleep", "600")
+    await world.apply(plan)
+    await world.runs(plan)
+    world.cluster.part("kill", "kubelet")
+    try:
+        await world.api.delete(f"{PODS}/{world.name(plan)}", 1)
+        monkeypatch.setattr(observe, "DELETION_PATIENCE", 1.0)
+        await eventually(lambda: is_in_list(world, plan, Phase.LOST))
+        (seen,) = await world.backend.list()
+        assert seen.reason is not None and seen.reason.code == "NodeLost"
+    finally:
+        world.cluster.part("start", "kubelet")
+    await eventually(lambda: is_gone(world, plan), 60)
+
+
+async def is_in_list(world: World, plan: AttemptPlan, phase: Phase) -> bool:
+    return any(seen.key == plan.key and seen.phase is phase for seen in await world.backend.list())
 
 
 async def test_a_drained_pod_is_lost_and_says_so(world: World):
