@@ -339,16 +339,12 @@ async def test_a_pod_that_nobody_is_there_to_end_is_lost(world: World, monkeypat
     try:
         await world.api.delete(f"{PODS}/{world.name(plan)}", 1)
         monkeypatch.setattr(observe, "DELETION_PATIENCE", 1.0)
-        await eventually(lambda: is_in_list(world, plan, Phase.LOST))
+        await eventually(lambda: is_in(world, plan, Phase.LOST))
         (seen,) = await world.backend.list()
         assert seen.reason is not None and seen.reason.code == "NodeLost"
     finally:
         world.cluster.part("start", "kubelet")
     await eventually(lambda: is_gone(world, plan), 60)
-
-
-async def is_in_list(world: World, plan: AttemptPlan, phase: Phase) -> bool:
-    return any(seen.key == plan.key and seen.phase is phase for seen in await world.backend.list())
 
 
 async def test_a_drained_pod_is_lost_and_says_so(world: World):
