@@ -43,6 +43,8 @@ class Registration:
     """How its pods reach the storage, where that differs from what the platform says."""
     platforms: tuple[Platform, ...] = (Platform("default"),)
     template: Mapping[str, Any] = field(default_factory=dict)
+    scheduler: str = ""
+    """Who places groups there: `kai`, or empty for us."""
 
     def to_json(self) -> str:
         platforms = [
@@ -58,6 +60,7 @@ class Registration:
                 "storage_url": self.storage_url,
                 "platforms": platforms,
                 "template": dict(self.template),
+                "scheduler": self.scheduler,
             }
         )
 
@@ -67,7 +70,7 @@ class Registration:
         platforms = tuple(Platform(p["name"], p["labels"], tuple(p["tolerations"])) for p in value["platforms"])
         return Registration(
             tuple(value["pools"]), value["context"], value["namespace"], value["runtime_image"],
-            value["storage_url"], platforms, value["template"],
+            value["storage_url"], platforms, value["template"], value.get("scheduler", ""),
         )  # fmt: skip
 
 
@@ -90,6 +93,7 @@ def connect(cluster: Cluster, key: Path, owner: str, storage_url: str) -> Backen
         namespace=registered.namespace or access.namespace,
         platforms=registered.platforms,
         template=registered.template,
+        scheduler=registered.scheduler,
     )
     return KubernetesBackend(cluster.name, HttpApi(access), settings)
 
@@ -163,6 +167,12 @@ class Clusters:
             log.info("cluster %s is registered", row.name)
         except ClusterError as error:
             log.error("%s", error)
+
+
+def delegating(rows: Sequence[Cluster]) -> Mapping[str, str]:
+    """Clusters that place by themselves, and the default platform of each as the cluster calls it."""
+    found = {row.name: Registration.from_json(row.settings) for row in rows}
+    return {name: one.platforms[0].name for name, one in found.items() if one.scheduler}
 
 
 def _default_platform(row: Cluster) -> str:
