@@ -24,7 +24,8 @@ def observed(draft: Draft, seen: Observation, policy: Policy, group_name: str = 
     if group is None or task is None or task.retry_id != seen.key.retry_id or task.status.finished or not task.node:
         return
     if seen.node and task.node.endswith(ANYWHERE):
-        task = draft.set_task(group.name, task.uuid, node=seen.node)
+        # Its own cluster has placed it: from now on it is late when it does not start.
+        task = draft.set_task(group.name, task.uuid, node=seen.node, times=replace(task.times, scheduling=seen.at))
         draft.record("Bound", f"to {seen.node}", group.name, task, seen.at)
         group = draft.group(group.name)
     match seen.phase:

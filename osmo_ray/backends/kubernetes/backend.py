@@ -293,6 +293,8 @@ class KubernetesBackend:
                 raise BackendUnavailable(f"cluster {self.name}: {reflector.error}")
         if time.monotonic() - max(r.heard for r in self._reflectors) > _QUIET:
             await self._api.get("/version")
+        if self._gangs is not None:
+            await self._gangs.begin(self._groups)
 
     def _take(self, pod: Object) -> None:
         """A pod as an answer shows it, which may be newer than what the watch has told."""

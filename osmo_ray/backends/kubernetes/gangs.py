@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from osmo_ray.backends.kubernetes import kai
 from osmo_ray.backends.kubernetes.client import ApiError, HttpApi, Object
+from osmo_ray.backends.protocol import BackendUnavailable
 from osmo_ray.spec.attempt import Delegated, GroupPlan
 
 _KEPT = 3600.0
@@ -22,6 +24,7 @@ class Gangs:
         self._written: dict[str, Object] = {}
         """What we wrote last, by path."""
         self._evicted: dict[str, tuple[float, str]] = {}
+        self._begun, self._beginning = False, asyncio.Lock()
 
     async def prepare(self, plan: GroupPlan, told: Delegated) -> None:
         """Make all that the pods of this group need to be looked at."""
@@ -40,8 +43,20 @@ class Gangs:
         self._written.pop(path, None)
         await self._api.delete(path)
 
-    async def sweep(self, groups: Collection[str]) -> None:
-        """Remove the gangs of all other groups: those that lost their last pod while nobody looked."""
+    async def begin(self, groups: Collection[str]) -> None:
+        """Once, before anything is prepared: remove the gangs of all but these groups, which have pods. Raises
+        `BackendUnavailable` where there is no KAI to speak to."""
+        async with self._beginning:
+            if not self._begun:
+                try:
+                    await self._sweep(groups)
+                except ApiError as error:
+                    raise BackendUnavailable(
+                        f"KAI's objects cannot be used there (clusters/kubernetes/kai.yaml gives the rights): {error}"
+                    ) from error
+                self._begun = True
+
+    async def _sweep(self, groups: Collection[str]) -> None:
         marks = ",".join(f"{name}={value}" for name, value in self._labels.items())
         found = await self._api.get(kai.gangs(self._namespace), {"labelSelector": marks})
         for item in found["items"]:
