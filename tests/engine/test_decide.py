@@ -280,9 +280,9 @@ def test_who_waits_in_a_clusters_own_queue_is_not_late_until_it_has_a_node():
     run.now += 10
     assert next_limit(run.workflow, run.policy) == float("inf")
     assert run.send(Tick()).task("a").status is S.SCHEDULING
+    bound = run.now
     run.see("a", Phase.ACCEPTED, node="lab/n1")
     assert run.task("a").node == "lab/n1"
-    bound = run.now
     run.see("a", Phase.ACCEPTED, node="lab/n2")
     assert run.task("a").node == "lab/n1", "what is placed stays there"
     assert next_limit(run.workflow, run.policy) == bound + 5
