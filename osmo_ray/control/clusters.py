@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from osmo_ray.backends.kubernetes.settings import ClusterSettings, Platform
 from osmo_ray.backends.many import ManyBackends
@@ -17,10 +17,17 @@ from osmo_ray.backends.protocol import Backend
 from osmo_ray.providers import secrets
 from osmo_ray.store.protocol import Cluster
 
+if TYPE_CHECKING:
+    from osmo_ray.backends.kubernetes.kubeconfig import Access
+
 log = logging.getLogger(__name__)
 VAULT_OWNER = "clusters"
 RUNTIME_IMAGE = "osmo-ray/runtime:0.1"
 """Where a registration names none; see clusters/README.md for how it is made."""
+NAMESPACE = "osmo"
+"""Of tasks, where a registration with an agent names none; `clusters/helm/osmo-backend` makes it."""
+Way = Callable[[str], str]
+"""The local socket that leads to the cluster of this name through its agent."""
 
 
 class ClusterError(ValueError):
@@ -39,6 +46,8 @@ class Registration:
     """How its pods reach the storage, where that differs from what the platform says."""
     platforms: tuple[Platform, ...] = (Platform("default"),)
     template: Mapping[str, Any] = field(default_factory=dict)
+    agent: bool = False
+    """Reached through an agent inside, so that there is no kubeconfig."""
 
     def to_json(self) -> str:
         platforms = [
@@ -54,6 +63,7 @@ class Registration:
                 "storage_url": self.storage_url,
                 "platforms": platforms,
                 "template": dict(self.template),
+                "agent": self.agent,
             }
         )
 
@@ -63,7 +73,7 @@ class Registration:
         platforms = tuple(Platform(p["name"], p["labels"], tuple(p["tolerations"])) for p in value["platforms"])
         return Registration(
             tuple(value["pools"]), value["context"], value["namespace"], value["runtime_image"],
-            value["storage_url"], platforms, value["template"],
+            value["storage_url"], platforms, value["template"], value.get("agent", False),
         )  # fmt: skip
 
 
@@ -72,20 +82,13 @@ def seal(key: Path, name: str, kubeconfig: str) -> str:
     return base64.b64encode(secrets.load(key).seal(VAULT_OWNER, name, {"kubeconfig": kubeconfig})).decode()
 
 
-def connect(cluster: Cluster, key: Path, owner: str, storage_url: str) -> Backend:
+def connect(cluster: Cluster, key: Path, owner: str, storage_url: str, way: Way | None = None) -> Backend:
     """The backend of a registered cluster. Raises `ClusterError`; does not ask the cluster anything. What talks to
     Kubernetes is loaded here: most platforms have no cluster."""
     from osmo_ray.backends.kubernetes.backend import KubernetesBackend
     from osmo_ray.backends.kubernetes.client import HttpApi
-    from osmo_ray.backends.kubernetes.kubeconfig import open_kubeconfig
 
-    try:
-        vault = secrets.load(key)
-        registered = Registration.from_json(cluster.settings)
-        text = vault.open(VAULT_OWNER, cluster.name, base64.b64decode(cluster.sealed))["kubeconfig"]
-        access = open_kubeconfig(text, registered.context)
-    except (secrets.SecretError, ValueError, KeyError) as error:
-        raise ClusterError(f"cluster {cluster.name}: {error}") from error
+    registered, access = _opened(cluster, key, way)
     settings = ClusterSettings(
         owner=owner,
         storage_url=registered.storage_url or storage_url,
@@ -95,6 +98,20 @@ def connect(cluster: Cluster, key: Path, owner: str, storage_url: str) -> Backen
         template=registered.template,
     )
     return KubernetesBackend(cluster.name, HttpApi(access), settings)
+
+
+def _opened(cluster: Cluster, key: Path, way: Way | None) -> tuple[Registration, Access]:
+    from osmo_ray.backends.kubernetes.kubeconfig import Access, open_kubeconfig
+
+    try:
+        registered = Registration.from_json(cluster.settings)
+        if registered.agent and way is not None:
+            return registered, Access(f"http://{cluster.name}.agent", NAMESPACE, None, socket=way(cluster.name))
+        vault = secrets.load(key)
+        text = vault.open(VAULT_OWNER, cluster.name, base64.b64decode(cluster.sealed))["kubeconfig"]
+        return registered, open_kubeconfig(text, registered.context)
+    except (secrets.SecretError, ValueError, KeyError) as error:
+        raise ClusterError(f"cluster {cluster.name}: {error}") from error
 
 
 Connect = Callable[[Cluster], Backend]

@@ -81,6 +81,7 @@ class HttpApi:
             timeout=_TIMEOUT,
             limits=limits,
             trust_env=False,
+            transport=httpx.AsyncHTTPTransport(uds=access.socket, limits=limits) if access.socket else None,
         )
 
     async def get(self, path: str, query: Mapping[str, str] = {}) -> Object:
