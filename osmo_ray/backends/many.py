@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from osmo_ray.backends.inside import Session, Size, Stream
-from osmo_ray.backends.protocol import Backend, BackendUnavailable
+from osmo_ray.backends.protocol import Backend, BackendUnavailable, PartlyUnavailable
 from osmo_ray.spec.attempt import AttemptKey, GroupPlan, LogChunk, NodeReport, Observation, UsageSample
 from osmo_ray.spec.reason import Reason
 
@@ -58,6 +58,8 @@ class ManyBackends:
         self._members: dict[str, Member] = {"": Member("", own)}
         self._news: asyncio.Queue[Sequence[Observation]] = asyncio.Queue()
         self._home: dict[AttemptKey, str] = {}
+        self._told: dict[str, set[str]] = {}
+        """By group whose deletion some cluster still has to hear of: the members that have heard."""
 
     # --- members ---------------------------------------------------------------------------------------------------
 
@@ -135,16 +137,33 @@ class ManyBackends:
         return refused
 
     async def delete(self, epoch: int, groups: Sequence[str], grace: float) -> None:
+        """Raises `PartlyUnavailable` for the groups that a cluster could not be told of; one that is known not to
+        answer is not asked."""
         parts: dict[str, list[str]] = {}
+        waiting: dict[str, str] = {}
         for uuid in groups:
             held = [m.name for m in self._members.values() if uuid in m.groups]
-            for name in held or self._members:
-                parts.setdefault(name, []).append(uuid)
+            for name in held or [n for n in self._members if n not in self._told.get(uuid, ())]:
+                if name and self._members[name].offline:
+                    waiting[uuid] = name
+                else:
+                    parts.setdefault(name, []).append(uuid)
         answers = await self._each(parts, lambda member, part: member.backend.delete(epoch, part, grace))
         for name, answer in answers.items():
-            if isinstance(answer, BaseException):
+            if isinstance(answer, BackendUnavailable) and name:
+                self._members[name].offline = str(answer)
+                waiting.update(dict.fromkeys(parts[name], name))
+            elif isinstance(answer, BaseException):
                 raise answer
-            self._members[name].groups.difference_update(parts[name])
+            else:
+                self._members[name].groups.difference_update(parts[name])
+                for uuid in parts[name]:
+                    self._told.setdefault(uuid, set()).add(name)
+        for uuid in (uuid for uuid in groups if uuid not in waiting):
+            self._told.pop(uuid, None)
+        if waiting:
+            names = ", ".join(sorted(set(waiting.values())))
+            raise PartlyUnavailable(f"cluster {names} does not answer now", frozenset(waiting))
 
     async def list(self) -> Sequence[Observation]:
         """What the answering members know; `offline` names those whose attempts are missing here."""

@@ -18,6 +18,7 @@ from osmo_ray.providers import secrets
 from osmo_ray.store.protocol import Cluster
 
 if TYPE_CHECKING:
+    from osmo_ray.backends.kubernetes.inside import PodSessions
     from osmo_ray.backends.kubernetes.kubeconfig import Access
 
 log = logging.getLogger(__name__)
@@ -98,6 +99,15 @@ def connect(cluster: Cluster, key: Path, owner: str, storage_url: str, way: Way 
         template=registered.template,
     )
     return KubernetesBackend(cluster.name, HttpApi(access), settings)
+
+
+def sessions(cluster: Cluster, key: Path, owner: str, way: Way | None = None) -> PodSessions:
+    """The way into a cluster's pods, without what else a backend does. Raises `ClusterError`."""
+    from osmo_ray.backends.kubernetes.client import HttpApi
+    from osmo_ray.backends.kubernetes.inside import PodSessions
+
+    registered, access = _opened(cluster, key, way)
+    return PodSessions(cluster.name, HttpApi(access), registered.namespace or access.namespace, owner)
 
 
 def _opened(cluster: Cluster, key: Path, way: Way | None) -> tuple[Registration, Access]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,9 @@ def fetch(place: Place, wanted: DatasetPlan, target: Path, regex: str) -> Got:
     target.parent.mkdir(parents=True, exist_ok=True)
     told = {"dataset": str(wanted), "checksum": dataset.version(str(wanted.version)).checksum}
     target.with_name(f".{target.name}.osmo").write_text(json.dumps(told))
-    cache = NodeCache(root / "files", Options.load(root.parent / "options.json").dataset_cache)
+    cache = None
+    if place.job.mode != "pod":  # which shares no folder with other tasks
+        cache = NodeCache(root / "files", Options.load(root.parent / "options.json").dataset_cache)
     reader = Reader(bucket)
     files, size = 0, 0
     for entry in dataset.entries(str(wanted.version), regex=regex):
@@ -104,8 +107,11 @@ def _commit(
 
 
 def _root(place: Place) -> Path:
-    """This node's folder for datasets, in its spool."""
-    root = place.folder.path.parent.parent / "datasets"
+    """This node's folder for datasets, in its spool; a pod's is its own."""
+    if place.job.mode == "pod":
+        root = Path(tempfile.gettempdir()) / "osmo-datasets"
+    else:
+        root = place.folder.path.parent.parent / "datasets"
     root.mkdir(mode=0o700, exist_ok=True)
     return root
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 import pytest
 
 from osmo_ray.backends.fake import Ending, FakeBackend
 from osmo_ray.backends.many import ManyBackends
-from osmo_ray.backends.protocol import BackendUnavailable
+from osmo_ray.backends.protocol import BackendUnavailable, PartlyUnavailable
 from osmo_ray.spec.attempt import AttemptPlan, NodeReport, Phase
 from tests.backends.contract import BackendContract, attempt, group
 from tests.backends.inside_contract import InsideContract
@@ -116,6 +116,52 @@ async def test_a_delete_that_a_cluster_did_not_hear_is_not_settled(two: Two):
     await two.many.capacity()
     await two.many.delete(1, [away.group_uuid], 1.0)
     assert {o.key: o.phase for o in await two.many.list()}[away.key] is Phase.LOST
+
+
+async def test_a_cluster_that_is_away_is_not_asked_again_and_again_and_holds_no_other_delete_up(two: Two):
+    here, away = attempt("n1"), there()
+    await two.many.apply(1, [group(here), group(away)])
+    two.lab.unplug()
+    await two.many.capacity()
+    asked: list[tuple[str, ...]] = []
+    delete = two.lab.delete
+
+    async def counted(epoch: int, groups: Sequence[str], grace: float) -> None:
+        asked.append(tuple(groups))
+        await delete(epoch, groups, grace)
+
+    two.lab.delete = counted  # type: ignore[method-assign]
+    for late in ([here.group_uuid, away.group_uuid], [away.group_uuid], [away.group_uuid]):
+        with pytest.raises(PartlyUnavailable) as told:
+            await two.many.delete(1, late, 1.0)
+        assert told.value.groups == {away.group_uuid}
+    assert not asked and {o.key: o.phase for o in await two.many.list()}[here.key] is Phase.LOST
+    two.lab.plug()
+    await two.many.capacity()
+    await two.many.delete(1, [away.group_uuid], 1.0)
+    assert asked == [(away.group_uuid,)]
+
+
+async def test_a_delete_of_who_knows_whose_group_is_told_to_each_member_once(two: Two):
+    """After a restart it is not known where a group was."""
+    two.lab.unplug()
+    await two.many.capacity()
+    asked: list[str] = []
+    delete = two.own.delete
+
+    async def counted(epoch: int, groups: Sequence[str], grace: float) -> None:
+        asked.extend(groups)
+        await delete(epoch, groups, grace)
+
+    two.own.delete = counted  # type: ignore[method-assign]
+    for _ in range(3):
+        with pytest.raises(PartlyUnavailable):
+            await two.many.delete(1, ["x" * 32], 1.0)
+    assert asked == ["x" * 32]
+    two.lab.plug()
+    await two.many.capacity()
+    await two.many.delete(1, ["x" * 32], 1.0)
+    assert asked == ["x" * 32]
 
 
 async def test_what_a_cluster_knew_is_known_again_when_it_is_back(two: Two):

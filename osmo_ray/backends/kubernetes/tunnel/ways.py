@@ -10,6 +10,7 @@ import shutil
 import socket
 import tempfile
 import threading
+import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -31,6 +32,7 @@ class Ways:
         self._dial = dial
         self._loop = asyncio.get_running_loop()
         self._folder = Path(tempfile.mkdtemp(prefix="osmo-ways-"))
+        self._gone = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._listening: dict[str, socket.socket] = {}
         self._lock = threading.Lock()
         self._busy: set[asyncio.Task[None]] = set()
@@ -55,7 +57,7 @@ class Ways:
         await asyncio.gather(*busy, return_exceptions=True)
         for one in self._listening.values():
             one.close()
-        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+        await asyncio.to_thread(self._gone)
 
     def _begin(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
