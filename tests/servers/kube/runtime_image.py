@@ -14,6 +14,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import websockets
+
 REPOSITORY = Path(__file__).resolve().parents[3]
 _LEFT_OUT = shutil.ignore_patterns(
     "site-packages", "dist-packages", "test", "tests", "idlelib", "tkinter", "ensurepip", "*.a",
@@ -50,6 +52,7 @@ def main(launcher: Path, root: Path) -> None:
     shutil.copytree(
         REPOSITORY / "osmo_ray", site / "osmo_ray", ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True
     )
+    shutil.copytree(Path(websockets.__file__).parent, site / "websockets", dirs_exist_ok=True)  # for the agent
     copy_libraries(root, [python, *(standard / "lib-dynload").glob("*.so")])
     (root / "usr/local/bin/python3").symlink_to(python)
     shutil.copy2(launcher, root / "usr/local/bin/osmo-launcher")

@@ -25,8 +25,8 @@ _KEPT = frozenset({"accept", "content-type", "content-length"})
 _SOCKET = frozenset({"upgrade", "sec-websocket-key", "sec-websocket-version", "sec-websocket-protocol"})
 
 READ, WATCHED = frozenset({"GET"}), frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
-WRITTEN = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-"""Made and deleted, never read: Secrets."""
+WRITTEN = frozenset({"POST", "PATCH"})
+"""Made, and deleted with the pod that owns them; never read: Secrets."""
 
 OWN: Mapping[tuple[str, str], frozenset[str]] = {
     ("", "pods"): WATCHED,
