@@ -84,14 +84,14 @@ class TestThroughAnAgent(direct.TestKubernetesBackend):
             client.create("/apis/scheduling.run.ai/v2/queues", {"kind": "Queue"}),
             client.get(f"/api/v1/namespaces/osmo-{NAME}/services"),
         ):
-            with pytest.raises(ApiError, match="403 Forbidden: .*cannot"):
+            with pytest.raises(ApiError, match=r"403 Forbidden: .*cannot"):
                 await ask
         await client.close()
 
     async def test_links_that_break_lose_nothing_and_do_nothing_twice(
         self, backend: KubernetesBackend, epoch: int, kube: Cluster, front: Front
     ):
-        """Cut while pods are made, while they run, and the agent itself killed; each runs once, and each end is seen."""
+        """Cut while pods are made, while they run, and the agent itself killed; each runs once, each end is seen."""
         node = await self.node(backend)
         plans = [contract.attempt(node, "sh", "-c", f"sleep {2 + n}; exit {n}") for n in range(4)]
         making = asyncio.ensure_future(backend.apply(epoch, [contract.group(p) for p in plans]))

@@ -199,7 +199,7 @@ async def test_the_agent_refuses_what_no_backend_asks_for(world: World):
 async def test_a_cut_connection_breaks_what_was_under_way_and_the_agent_comes_back(world: World):
     agent = await world.linked()
     events = world.client.watch(PODS, {"resourceVersion": "1"})
-    assert (await anext(events))["object"] == {"number": 0}
+    assert [(await anext(events))["object"] for _ in range(2)] == [{}, {"number": 0}]
     world.replica.wires[-1].transport.abort()
     with pytest.raises(BackendUnavailable):
         async for _ in events:
@@ -207,7 +207,7 @@ async def test_a_cut_connection_breaks_what_was_under_way_and_the_agent_comes_ba
     await eventually(lambda: agent.links == 2)
     await world.client.get(PODS)
     again = world.client.watch(PODS, {"resourceVersion": "1"})
-    assert (await anext(again))["object"] == {"number": 0}
+    assert [(await anext(again))["object"] for _ in range(2)] == [{}, {"number": 0}]
     await again.aclose()  # type: ignore[attr-defined]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import http
+import json
 import os
 import secrets
 import socket
@@ -39,10 +40,10 @@ def run(*argv: str | Path, given: str = "") -> str:
     return done.stdout
 
 
-def helm(*argv: str | Path) -> str:
+def helm(*argv: str | Path, given: str = "") -> str:
     """The pinned one that `make kube-tools` built."""
     tools = Path(os.environ.get("OSMO_TOOLS") or Path.home() / ".cache/osmo-ray/tools")
-    return run(tools / "helm/helm", *argv)
+    return run(tools / "helm/helm", *argv, given=given)
 
 
 def kubectl(kube: Cluster, *argv: str, given: str = "") -> str:
@@ -50,22 +51,23 @@ def kubectl(kube: Cluster, *argv: str, given: str = "") -> str:
 
 
 @contextmanager
-def installed(kube: Cluster, name: str, url: str, token: str, *more: str) -> Iterator[None]:
+def installed(kube: Cluster, name: str, url: str, token: str) -> Iterator[None]:
     """The chart for backend `name`, whose tasks run in the namespace `osmo-NAME`."""
     give(kube, name, token)
     image, _, tag = kube.runtime_image.rpartition(":")
     values = {
-        "backend.name": name, "backend.url": url, "backend.insecureNoTLS": "true",
-        "token.existingSecret": f"{name}-token", "image.repository": image, "image.tag": tag,
-        "tasks.namespace": f"osmo-{name}", "tasks.podSecurity": "privileged",
-        "agent.networkPolicy.ports": f"{{443,6443,{url.rpartition(':')[2]}}}",
-    }  # fmt: skip
-    sets = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+        "backend": {"name": name, "url": url, "insecureNoTLS": True},
+        "token": {"existingSecret": f"{name}-token"},
+        "image": {"repository": image, "tag": tag},
+        "tasks": {"namespace": f"osmo-{name}", "podSecurity": "privileged"},
+        "agent": {"networkPolicy": {"ports": [443, 6443, int(url.rpartition(":")[2])]}},
+    }
     at = [f"--kubeconfig={kube.kubeconfig}", "-n", RELEASES]
-    helm("install", name, CHART, *at, *sets, *more, "--wait", "--timeout", "120s")
+    helm("install", name, CHART, *at, "-f", "-", "--wait", "--timeout", "120s", given=json.dumps(values))
     try:
         yield
     finally:
+        print(kubectl(kube, "logs", "-n", RELEASES, f"deployment/{name}-agent", "--tail=40"))
         helm("uninstall", name, *at, "--wait")
         kubectl(kube, "delete", "namespace", f"osmo-{name}", "--wait=false")
 
