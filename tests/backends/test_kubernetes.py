@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -35,8 +35,17 @@ def connect(cluster: Cluster, owner: str) -> KubernetesBackend:
 
 
 @pytest.fixture(scope="module")
-def owner() -> str:
-    return secrets.token_hex(6)
+def owner(kube: Cluster) -> Iterator[str]:
+    """Whose pods these tests make; what they leave is deleted at the end."""
+    owner = secrets.token_hex(6)
+    yield owner
+    asyncio.run(_delete_all(kube, owner))
+
+
+async def _delete_all(kube: Cluster, owner: str) -> None:
+    api = HttpApi(open_kubeconfig(kube.kubeconfig.read_text()))
+    await api.delete("/api/v1/namespaces/osmo/pods", 1, {"labelSelector": f"{pods.OWNER}={owner}"})
+    await api.close()
 
 
 class TestKubernetesBackend(InsideContract, BackendContract):

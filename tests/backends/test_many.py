@@ -184,3 +184,25 @@ async def test_an_unknown_cluster_is_said_and_waited_for(two: Two):
 async def test_a_removed_cluster_takes_its_nodes_along(two: Two):
     await two.many.remove("lab")
     assert {n.name for n in await two.many.capacity()} == {"n1"} and two.many.clusters == {}
+
+
+async def test_a_backend_that_was_alone_is_heard_beside_others_too():
+    own, lab = FakeBackend("local", script=lambda _: Ending()), FakeBackend("lab", script=lambda _: Ending())
+    many = ManyBackends(own)
+    heard = set()
+
+    async def run(node: str) -> None:
+        plan = group(attempt(node))
+        await many.apply(1, [plan])
+        key = plan.attempts[0].key
+        while key not in heard:
+            heard.update(o.key for o in await many.watch(1.0) if o.phase is Phase.FINISHED)
+
+    await run("n1")
+    many.add("lab", lab)
+    await many.capacity()
+    await run("lab/n1")
+    await run("n1")
+    await many.remove("lab")
+    await run("n1")
+    await many.close()

@@ -102,7 +102,9 @@ def test_logs_and_commands_inside_go_through_the_agent(platform: Platform):
     name = platform.submit(one("[sh, -c, 'echo early; sleep 600']"), "--pool", NAME)
     platform.running(name, "only")
     until(lambda: "early" in platform.cli("workflow", "logs", name, "--no-follow").stdout, 20)
-    said = platform.cli("workflow", "exec", name, "only", "--no-tty", "--", "sh", "-c", "echo $OSMO_TASK; exit 3", check=False)
+    said = platform.cli(
+        "workflow", "exec", name, "only", "--no-tty", "--", "sh", "-c", "echo $OSMO_TASK; exit 3", check=False
+    )
     assert (said.stdout, said.returncode) == ("only\n", 3), said.stderr
     platform.cli("workflow", "cancel", name)
     assert platform.wait(name) == "FAILED_CANCELED"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import io
 import json
+import os
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,8 +74,11 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    return World(tmp_path, monkeypatch)
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """The init container sets its umask; this process gets its own back."""
+    before = os.umask(0o22)
+    yield World(tmp_path, monkeypatch)
+    os.umask(before)
 
 
 def test_before_the_command_all_is_there(world: World):

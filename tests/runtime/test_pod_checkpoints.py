@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,9 +25,11 @@ pytestmark = pytest.mark.kubernetes
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    return World(tmp_path, monkeypatch)
+    before = os.umask(0o22)
+    yield World(tmp_path, monkeypatch)
+    os.umask(before)
 
 
 class Run:
