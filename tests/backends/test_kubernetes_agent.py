@@ -82,7 +82,7 @@ class TestThroughAnAgent(direct.TestKubernetesBackend):
         client = api(front)
         for ask in (
             client.create("/apis/scheduling.run.ai/v2/queues", {"kind": "Queue"}),
-            client.get(f"/api/v1/namespaces/osmo-{NAME}/services"),
+            client.get("/apis/kueue.x-k8s.io/v1beta1/clusterqueues"),
         ):
             with pytest.raises(ApiError, match=r"403 Forbidden: .*cannot"):
                 await ask

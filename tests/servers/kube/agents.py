@@ -31,6 +31,7 @@ from tests.servers.kube.cluster import HERE, HOST_ADDRESS, Cluster
 
 CHART = HERE.parents[2] / "clusters/helm/osmo-backend"
 RELEASES = "osmo-system"
+HELM = Path(os.environ.get("OSMO_TOOLS") or Path.home() / ".cache/osmo-ray/tools") / "helm/helm"
 
 
 def run(*argv: str | Path, given: str = "") -> str:
@@ -42,8 +43,7 @@ def run(*argv: str | Path, given: str = "") -> str:
 
 def helm(*argv: str | Path, given: str = "") -> str:
     """The pinned one that `make kube-tools` built."""
-    tools = Path(os.environ.get("OSMO_TOOLS") or Path.home() / ".cache/osmo-ray/tools")
-    return run(tools / "helm/helm", *argv, given=given)
+    return run(HELM, *argv, given=given)
 
 
 def kubectl(kube: Cluster, *argv: str, given: str = "") -> str:
@@ -60,7 +60,10 @@ def installed(kube: Cluster, name: str, url: str, token: str) -> Iterator[None]:
         "token": {"existingSecret": f"{name}-token"},
         "image": {"repository": image, "tag": tag},
         "tasks": {"namespace": f"osmo-{name}", "podSecurity": "privileged"},
-        "agent": {"networkPolicy": {"ports": [443, 6443, int(url.rpartition(":")[2])]}},
+        "agent": {
+            "networkPolicy": {"ports": [443, 6443, int(url.rpartition(":")[2])]},
+            "resources": {"requests": {"cpu": "0"}},  # a gang of the examples wants both cores of a small machine
+        },
     }
     at = [f"--kubeconfig={kube.kubeconfig}", "-n", RELEASES]
     helm("install", name, CHART, *at, "-f", "-", "--wait", "--timeout", "120s", given=json.dumps(values))

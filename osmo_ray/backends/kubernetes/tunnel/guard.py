@@ -24,31 +24,29 @@ _VALUE = re.compile(r"[\x20-\x7e\t]*")
 _KEPT = frozenset({"accept", "content-type", "content-length"})
 _SOCKET = frozenset({"upgrade", "sec-websocket-key", "sec-websocket-version", "sec-websocket-protocol"})
 
-READ, WATCHED = frozenset({"GET"}), frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
-WRITTEN = frozenset({"POST", "PATCH"})
-"""Made, and deleted with the pod that owns them; never read: Secrets."""
-
+READ = frozenset({"GET"})
+_OWNED = frozenset({"GET", "POST", "PATCH", "DELETE"})
+_KEPT_UP = frozenset({"GET", "POST", "PATCH"})
 OWN: Mapping[tuple[str, str], frozenset[str]] = {
-    ("", "pods"): WATCHED,
+    ("", "pods"): _OWNED,
     ("", "pods/log"): READ,
     ("", "pods/exec"): READ,
-    ("", "secrets"): WRITTEN,
-    ("", "configmaps"): WATCHED,
-    ("", "services"): WATCHED,
+    ("", "secrets"): frozenset({"POST", "PATCH"}),  # deleted with the pod that owns them, and never read
+    ("", "configmaps"): frozenset({"GET", "POST", "PUT"}),
     ("", "events"): READ,
     ("metrics.k8s.io", "pods"): READ,
-    ("ray.io", "rayjobs"): WATCHED,
+    ("ray.io", "rayjobs"): _OWNED,
     ("ray.io", "rayclusters"): READ,
-    ("scheduling.run.ai", "podgroups"): WATCHED,
+    ("scheduling.run.ai", "podgroups"): _OWNED,
     ("scheduling.run.ai", "bindrequests"): READ,
 }
-"""In the agent's namespace, by API group and resource."""
+"""In the agent's namespace, by API group and resource. `account.yaml` of the chart gives the same rights."""
 WIDE: Mapping[tuple[str, str], frozenset[str]] = {
     ("", "nodes"): READ,
     ("", "pods"): READ,
-    ("scheduling.k8s.io", "priorityclasses"): WATCHED,
-    ("scheduling.run.ai", "queues"): WATCHED,
-    ("kai.scheduler", "topologies"): WATCHED,
+    ("scheduling.k8s.io", "priorityclasses"): _KEPT_UP,
+    ("scheduling.run.ai", "queues"): _OWNED,
+    ("kai.scheduler", "topologies"): _OWNED,
     ("kueue.x-k8s.io", "clusterqueues"): READ,
     ("kueue.x-k8s.io", "cohorts"): READ,
     ("kueue.x-k8s.io", "resourceflavors"): READ,
