@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The real Kubernetes for tests, and our launcher, below OSMO_TOOLS; prints the folder with the programs.
+# The real Kubernetes for tests, helm, and our launcher, below OSMO_TOOLS; prints the folder with the programs.
 # `build.sh kai` builds KAI's scheduler and binder, and prints their folder; its CRDs lie in `crds` there.
 # KUBE_BIN=DIR takes ready ones from DIR; KUBECONFIG=FILE takes a cluster that runs, and nothing is built but the launcher.
 set -euo pipefail
@@ -14,6 +14,17 @@ go="${GO:-$(command -v go || true)}"
 launcher() {
   mkdir -p "$tools/launcher"
   (cd "$here/../../../clusters/launcher" && CGO_ENABLED=0 "$go" build -trimpath -ldflags '-s -w' -o "$tools/launcher/osmo-launcher" .)
+}
+
+helm() { # what charts are installed with; it says which Kubernetes it is of unless it is told at build time
+  local version=v3.19.0 package=helm.sh/helm/v3/pkg
+  [[ "$(cat "$tools/helm/version" 2>/dev/null)" != "$version" || ! -x "$tools/helm/helm" ]] || return 0
+  mkdir -p "$tools/helm"
+  echo "kube-tools: building helm $version (once; a minute)" >&2
+  (cd / && GOBIN="$tools/helm" CGO_ENABLED=0 nice -n 15 "$go" install -trimpath -ldflags \
+    "-s -w -X $package/lint/rules.k8sVersionMajor=1 -X $package/lint/rules.k8sVersionMinor=35 -X $package/chartutil.k8sVersionMajor=1 -X $package/chartutil.k8sVersionMinor=35" \
+    "helm.sh/helm/v3/cmd/helm@$version")
+  echo "$version" >"$tools/helm/version"
 }
 
 kubernetes() {
@@ -53,6 +64,7 @@ if [[ "${1:-}" == kai ]]; then
   exit 0
 fi
 launcher
+helm
 if [[ -n "${KUBECONFIG:-}" ]]; then
   exit 0
 elif [[ -n "${KUBE_BIN:-}" ]]; then
