@@ -153,7 +153,7 @@ class Dataset:
                 yield from entries_of(batch)
             return
         table = self.table(version)
-        yield from entries_of(_chosen(table, regex))
+        yield from entries_of(chosen(table, regex))
 
     def diff(self, before: str, after: str = LATEST) -> Iterator[Step]:
         return diff(self.batches(self.version(before)), self.batches(self.version(after)))
@@ -321,7 +321,8 @@ def put_on(table: pa.Table, rows: list[Entry]) -> pa.Table:
     return table_of([*entries_of(kept), *new])
 
 
-def _chosen(table: pa.Table, regex: str) -> pa.Table:
+def chosen(table: pa.Table, regex: str) -> pa.Table:
+    """The files and links whose paths a regex matches from their beginning, and the folders above them."""
     pattern = re.compile(regex)
     rows = {row.path: row for row in entries_of(table)}
     chosen = {
