@@ -238,7 +238,7 @@ asyncio.run(main())
 
 
 @pytest.mark.container
-async def test_in_a_container(begin: Begin, made: Path, folder: Path, image: str) -> None:
+async def test_in_a_container(begin: Begin, made: Path, folder: Path, image: str) -> None:  # noqa: F811
     host = await begin(Options(engine="podman"))
     one = reads("cat {{input:0}}/d/small.txt", image=image)
     assert (await host.run(one)).exit_code == 0, await whole_log(host, one)

@@ -12,11 +12,12 @@ from osmo_ray.cli.command import connect, print_json, table
 from osmo_ray.cli.datasets.common import (
     Counted,
     dataset,
+    effort,
     mapping,
+    measured,
     named,
     pattern,
     patterns,
-    progress,
     selector,
     size_of,
     verb,
@@ -47,8 +48,10 @@ def _about(parser: argparse.ArgumentParser) -> None:
 def _upload_arguments(parser: argparse.ArgumentParser) -> None:
     named(parser)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="files and folders; FOLDER/* is what is in it")
+    parser.add_argument("--resume", "-r", action="store_true", help="accepted; what arrived before is never sent again")
     _about(parser)
     patterns(parser)
+    effort(parser)
 
 
 def _upload(args: argparse.Namespace) -> int:
@@ -59,7 +62,7 @@ def _upload(args: argparse.Namespace) -> int:
     with connect(args) as client:
         into, reference, user = dataset(client, args.name, write=True, create=True)
     about = About(args.desc, user, metadata={**metadata, **({"description": args.desc} if args.desc else {})})
-    with progress(size_of([source.path for source in sources])):
+    with measured(args, size_of([source.path for source in sources])):
         version = into.upload(sources, about, regex=pattern(args))
     if tag := selector(args.name):
         into.tag(tag, str(version.number))
@@ -96,6 +99,7 @@ def _update_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--add", "-a", nargs="+", default=[], metavar="PATH[:FOLDER]", help="put these on top")
     parser.add_argument("--remove", "-r", default="", metavar="REGEX", help="leave out paths that match, before adding")
     _about(parser)
+    effort(parser)
 
 
 def _update(args: argparse.Namespace) -> int:
@@ -109,7 +113,7 @@ def _update(args: argparse.Namespace) -> int:
     with connect(args) as client:
         into, reference, user = dataset(client, args.name, write=True)
     about = About(args.desc, user, metadata=metadata)
-    with progress(size_of([source.path for source in sources])):
+    with measured(args, size_of([source.path for source in sources])):
         version = into.update(sources, about, base=reference.selector, remove=args.remove)
     return _made(args, into, reference, version, labels)
 
@@ -119,6 +123,7 @@ def _download_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="a folder named like the dataset is made in it")
     parser.add_argument("--resume", "-r", action="store_true", help="keep what is there and right, fetch the rest")
     patterns(parser)
+    effort(parser)
 
 
 def _download(args: argparse.Namespace) -> int:
@@ -136,7 +141,7 @@ def _download(args: argparse.Namespace) -> int:
     for name, wanted in members:
         source = Dataset(bucket, name)
         version = source.version(wanted)
-        with progress(version.size):
+        with measured(args, version.size):
             moved = source.download(args.folder / name, str(version.number), regex=pattern(args), resume=args.resume)
         done.append({"name": name, "version": str(version.number), "size": moved, "folder": str(args.folder / name)})
     told = [f"{d['name']}:{d['version']} is in {d['folder']}: {show_bytes(int(str(d['size'])))}" for d in done]
