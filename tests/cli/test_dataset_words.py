@@ -220,7 +220,7 @@ def test_what_osmos_client_takes_is_taken(site: Site, capsys: Capture, tmp_path:
     osmo(capsys, "dataset", "download", "cats", "down", *hard)
     times = [json.loads(file.read_text()) for file in Path("times").glob("*_benchmark.json")]
     assert times and all(one["end_time_ms"] >= one["start_time_ms"] for one in times)
-    assert 11 in [one["bytes_transferred"] for one in times]
+    assert all(one["bytes_transferred"] > 0 for one in times)
     keys = tmp_path / "keys.yaml"
     keys.write_text("auth: {data: {'s3://b': {access_key_id: a, access_key: b, override_url: 'http://127.0.0.1:1'}}}")
     wrong = json.loads(osmo(capsys, "data", "check", "s3://b/x", "--config-file", str(keys), code=1))
