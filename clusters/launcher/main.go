@@ -8,20 +8,25 @@
 //	began        made once the lock is held
 //	log          the command's output, stamped line by line (appended)
 //	end.json     how it ended (written last, by renaming)
+//	masked       forms of secrets that no output may show (read)
+//	reader       a socket that hands out open files of this container, when start.json says so
+//	ended        how it ended, when somebody beside still has to keep its files
+//	kept         they are kept
+//	held         there while a failed command is held, with its end
 //	release      ends a hold
+//	rerun        ends a hold, and the command runs again
 package main
 
 import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strconv"
-	"sync"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -38,6 +43,7 @@ type start struct {
 	Env     map[string]string `json:"env"`
 	Barrier bool              `json:"barrier"`
 	Hold    float64           `json:"hold"`
+	Keep    bool              `json:"keep"`
 }
 
 type ending struct {
@@ -52,11 +58,7 @@ type ending struct {
 }
 
 func main() {
-	folder := "/osmo/run"
-	if len(os.Args) > 1 {
-		folder = os.Args[1]
-	}
-	code, err := run(folder)
+	code, err := chosen(os.Args[1:])
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "osmo-launcher:", err)
 		code = 125
@@ -64,7 +66,30 @@ func main() {
 	os.Exit(code)
 }
 
+// chosen does what the arguments say: FOLDER runs the task's command; `inside FOLDER` serves a session, `release` and
+// `rerun FOLDER` end a hold, `held FOLDER` says whether there is one.
+func chosen(words []string) (int, error) {
+	if len(words) == 0 {
+		words = []string{"/osmo/run"}
+	}
+	if len(words) == 1 {
+		return run(words[0])
+	}
+	switch words[0] {
+	case "inside":
+		return inside(words[1], os.Stdin, os.Stdout)
+	case "release", "rerun":
+		return word(words[1], words[0])
+	case "held":
+		_, err := os.Stat(filepath.Join(words[1], "held"))
+		return 0, err
+	}
+	return 0, fmt.Errorf("there is no verb %q", words[0])
+}
+
 func run(folder string) (int, error) {
+	// The command may run as the same user. It shall not reach into us and let go of the lock while it lives.
+	syscall.RawSyscall(syscall.SYS_PRCTL, syscall.PR_SET_DUMPABLE, 0, 0)
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	what, err := read(folder)
@@ -81,14 +106,34 @@ func run(folder string) (int, error) {
 	if err := os.WriteFile(filepath.Join(folder, "began"), nil, 0o644); err != nil {
 		return 0, err
 	}
-	if what.Barrier && !await(filepath.Join(folder, "go"), signals, 0) {
+	if what.Barrier && !await(signals, 0, filepath.Join(folder, "go")) {
 		return 143, nil
 	}
-	end := command(folder, what, signals)
-	if end.failed() && what.Hold > 0 {
-		await(filepath.Join(folder, "release"), signals, time.Duration(what.Hold*float64(time.Second)))
+	if what.Keep {
+		if err := reader(folder); err != nil {
+			return 0, err
+		}
 	}
-	return end.code(), leave(folder, end)
+	for runs := 2; ; runs++ {
+		end := command(folder, what, signals)
+		if what.Keep && !kept(folder, end, signals) {
+			return end.code(), leave(folder, "end.json", end)
+		}
+		if !end.failed() || what.Hold <= 0 || !hold(folder, what.Hold, end, signals) {
+			return end.code(), leave(folder, "end.json", end)
+		}
+		say(folder, fmt.Sprintf("-------- exit code %d; runs again in place (run %d) --------", end.code(), runs))
+	}
+}
+
+// say writes a line of the platform's own into the log.
+func say(folder, text string) {
+	log, err := os.OpenFile(filepath.Join(folder, "log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o666)
+	if err != nil {
+		return
+	}
+	defer log.Close()
+	fmt.Fprintf(log, "%d P %s\n", time.Now().UnixMilli(), text)
 }
 
 func read(folder string) (start, error) {
@@ -103,12 +148,14 @@ func read(folder string) (start, error) {
 	return what, err
 }
 
-// await returns true when the file is there or the time is over, false when a signal says to end.
-func await(path string, signals <-chan os.Signal, limit time.Duration) bool {
+// await returns true when one of the files is there or the time is over, false when a signal says to end.
+func await(signals <-chan os.Signal, limit time.Duration, paths ...string) bool {
 	begun := time.Now()
 	for limit == 0 || time.Since(begun) < limit {
-		if _, err := os.Stat(path); err == nil {
-			return true
+		for _, path := range paths {
+			if _, err := os.Stat(path); err == nil {
+				return true
+			}
 		}
 		select {
 		case <-signals:
@@ -133,16 +180,16 @@ func (e ending) code() int {
 	return 125
 }
 
-func leave(folder string, end ending) error {
+func leave(folder, name string, end ending) error {
 	data, err := json.Marshal(end)
 	if err != nil {
 		return err
 	}
-	part := filepath.Join(folder, ".end.json")
+	part := filepath.Join(folder, "."+name)
 	if err := os.WriteFile(part, data, 0o644); err != nil {
 		return err
 	}
-	return os.Rename(part, filepath.Join(folder, "end.json"))
+	return os.Rename(part, filepath.Join(folder, name))
 }
 
 // command runs it in a session of its own and stays until nothing of it is left.
@@ -150,12 +197,18 @@ func command(folder string, what start, signals <-chan os.Signal) ending {
 	end := ending{Began: now()}
 	finish := func(e ending) ending { e.Ended = now(); return e }
 	environment := merged(what.Env)
+	what.Argv = filled(what.Argv)
 	program, err := lookPath(what.Argv[0], environment)
 	if err != nil {
 		end.Error, end.Message = "missing", what.Argv[0]
 		return finish(end)
 	}
 	output, input, err := os.Pipe()
+	if err != nil {
+		end.Error, end.Message = "exec", err.Error()
+		return finish(end)
+	}
+	secrets, err := masking(filepath.Join(folder, "masked"))
 	if err != nil {
 		end.Error, end.Message = "exec", err.Error()
 		return finish(end)
@@ -178,7 +231,7 @@ func command(folder string, what start, signals <-chan os.Signal) ending {
 		return finish(end)
 	}
 	read := make(chan struct{})
-	go copyLog(output, filepath.Join(folder, "log"), read)
+	go copyLog(output, filepath.Join(folder, "log"), secrets, read)
 	ended := make(chan struct{})
 	go forward(pid, signals, ended)
 	status := reap(pid)
@@ -189,6 +242,19 @@ func command(folder string, what start, signals <-chan os.Signal) ending {
 	case <-time.After(drain):
 	}
 	return finish(told(end, status))
+}
+
+// filled puts the value of a variable where its name stands between zero bytes.
+func filled(words []string) []string {
+	all := make([]string, len(words))
+	for at, one := range words {
+		parts := strings.Split(one, "\x00")
+		for n := 1; n < len(parts); n += 2 {
+			parts[n] = os.Getenv(parts[n])
+		}
+		all[at] = strings.Join(parts, "")
+	}
+	return all
 }
 
 func merged(extra map[string]string) []string {
@@ -291,88 +357,3 @@ func told(end ending, status syscall.WaitStatus) ending {
 }
 
 func now() float64 { return float64(time.Now().UnixMicro()) / 1e6 }
-
-// copyLog stamps whole lines into the log as they come, and passes the bytes on as they are for `kubectl logs`.
-func copyLog(output io.Reader, path string, done chan<- struct{}) {
-	defer close(done)
-	log, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o666)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "osmo-launcher: the log cannot be written:", err)
-		io.Copy(os.Stdout, output)
-		return
-	}
-	defer log.Close()
-	lines := &stamper{log: log}
-	ticker := time.NewTicker(idle)
-	defer ticker.Stop()
-	go func() {
-		for range ticker.C {
-			lines.flushOld()
-		}
-	}()
-	buffer := make([]byte, 256<<10)
-	for {
-		n, err := output.Read(buffer)
-		if n > 0 {
-			os.Stdout.Write(buffer[:n])
-			lines.feed(buffer[:n])
-		}
-		if err != nil {
-			lines.flush()
-			return
-		}
-	}
-}
-
-// stamper writes `<milliseconds> O <text>` lines, and holds back at most one unfinished line.
-type stamper struct {
-	mutex sync.Mutex
-	log   io.Writer
-	rest  []byte
-	fed   time.Time
-}
-
-func (s *stamper) feed(data []byte) {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	s.fed = time.Now()
-	s.rest = append(s.rest, data...)
-	cut := bytes.LastIndexByte(s.rest, '\n')
-	if cut < 0 {
-		if len(s.rest) > longest {
-			s.write(s.rest)
-			s.rest = nil
-		}
-		return
-	}
-	whole := s.rest[:cut]
-	s.rest = append([]byte(nil), s.rest[cut+1:]...)
-	s.write(whole)
-}
-
-func (s *stamper) flush() {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	if len(s.rest) > 0 {
-		s.write(s.rest)
-		s.rest = nil
-	}
-}
-
-func (s *stamper) flushOld() {
-	s.mutex.Lock()
-	old := len(s.rest) > 0 && time.Since(s.fed) >= idle
-	s.mutex.Unlock()
-	if old {
-		s.flush()
-	}
-}
-
-func (s *stamper) write(lines []byte) {
-	stamp := []byte(strconv.FormatInt(time.Now().UnixMilli(), 10) + " O ")
-	out := make([]byte, 0, len(lines)+2*len(stamp))
-	for _, line := range bytes.Split(lines, []byte{'\n'}) {
-		out = append(append(append(out, stamp...), line...), '\n')
-	}
-	s.log.Write(out)
-}

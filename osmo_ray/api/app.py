@@ -21,6 +21,7 @@ from ray.serve._private import replica
 
 from osmo_ray import settings as settings_room
 from osmo_ray.api import application, door
+from osmo_ray.api.inside.clusters import MARK, ClusterSessions
 from osmo_ray.api.services import Part, Services
 from osmo_ray.backends.inside import Session, Size, Stream
 from osmo_ray.backends.protocol import BackendUnavailable
@@ -90,11 +91,12 @@ def services_from(settings: Settings) -> Services:
     def stored(workflow_uuid: str, key: AttemptKey, offset: int, limit: int) -> LogChunk:
         return stored_log(objects, workflow_uuid, key, offset, limit)
 
-    agents = AskAgents()
     key = secrets.key_file(settings.home)
     vault = secrets.load(key)
+    store = SqlStore(settings.database, disk_reserve=settings.disk_reserve)
+    agents = AskAgents(ClusterSessions(store, key))
     return Services(
-        store=SqlStore(settings.database, disk_reserve=settings.disk_reserve),
+        store=store,
         settings=settings,
         objects=objects,
         live_logs=agents,
@@ -117,16 +119,18 @@ def services_from(settings: Settings) -> Services:
 
 
 class AskAgents:
-    """What replicas ask of agents: logs of running attempts, a look inside them, and how a task would run."""
+    """What replicas ask of agents: logs of running attempts, a look inside them (of pods: of their cluster), and how a
+    task would run."""
 
-    def __init__(self) -> None:
+    def __init__(self, clusters: ClusterSessions) -> None:
         self._agents: dict[str, Any] = {}
+        self._clusters = clusters
 
     async def logs(self, key: AttemptKey, node: str, offset: int, limit: int, wait: float) -> LogChunk:
         """Part of a log. Raises `BackendUnavailable` when the agent cannot be asked now. The nodes of a registered
         cluster (`lab/node-1`) have none: the controller asks the cluster."""
         try:
-            if "/" in node:
+            if MARK in node:
                 controller = await asyncio.to_thread(ray.get_actor, names.CONTROLLER, names.NAMESPACE)
                 asked = controller.logs.remote(key, node, offset, limit, wait)
             else:
@@ -152,16 +156,23 @@ class AskAgents:
         self, key: AttemptKey, node: str, argv: Sequence[str], size: Size | None = None, term: str = "xterm"
     ) -> Session:
         """A command inside a running attempt. Raises `NotInside`, `BackendUnavailable`."""
+        if MARK in node:
+            return await (await self._clusters.of(node)).exec(key, node, argv, size, term)
         agent = await self._reach(node)
         return await inside.reached(node, inside.begin_exec(agent, key, tuple(argv), size, term))
 
     async def connect(self, key: AttemptKey, node: str, port: int, *, udp: bool = False) -> Stream:
         """A connection to a port of a running attempt. Raises `NotInside`, `BackendUnavailable`."""
+        if MARK in node:
+            return await (await self._clusters.of(node)).connect(key, node, port, udp=udp)
         agent = await self._reach(node)
         return await inside.reached(node, inside.begin_connect(agent, key, port, udp=udp))
 
     async def release(self, key: AttemptKey, node: str, *, rerun: bool = False) -> None:
         """End a hold, or run again in place. Raises `BackendUnavailable`."""
+        if MARK in node:
+            await (await self._clusters.of(node)).release(key, node, rerun=rerun)
+            return
         agent = await self._reach(node)
         await inside.reached(node, agent.release.remote(key, rerun))
 

@@ -20,25 +20,16 @@ from osmo_ray.providers.template import Prepared
 from osmo_ray.spec.attempt import DataKey
 from osmo_ray.spec.document import suggest
 from osmo_ray.spec.model import DatasetInput, DatasetOutput, TaskSpec, UpdateDatasetOutput, WorkflowSpec
-from osmo_ray.spec.pools import PoolSpec
 from osmo_ray.spec.reader import refuse_datasets
 
 Troubles = dict[str, tuple[str, str]]
 
 
-def check(
-    services: Services, pool: PoolSpec, user: str, spec: WorkflowSpec, done: Prepared | None, *, validating: bool
-) -> None:
+def check(services: Services, user: str, spec: WorkflowSpec, done: Prepared | None, *, validating: bool) -> None:
     """Raises `ApiError` and `SpecError` for datasets that a workflow cannot have."""
     tasks = [t for g in spec.groups for t in g.tasks if _named(t)]
     if not tasks:
         return
-    if pool.backend != services.settings.backend:
-        raise ApiError(
-            f"Task {tasks[0].name} uses a dataset, which tasks of pool {pool.name} cannot have yet: it is a registered "
-            "cluster's. Use `url`, or choose another pool.",
-            "USAGE",
-        )
     if ray := next((t.name for t in tasks if t.ray is not None), ""):
         raise ApiError(
             f"Task {ray} is a Ray program, which gets no datasets put in place; read osmo://bucket/name@version in it, "

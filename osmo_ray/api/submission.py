@@ -74,8 +74,8 @@ def submit(services: Services, order: Order, links: Links) -> Submitted:
     _trusted(services, spec, order.pool)
     sources = _previous(services, spec)
     archives = _sent(services, spec)
-    _credentials(services, pool, order.user, spec, done)
-    needs.check(services, pool, order.user, spec, done, validating=order.validation_only)
+    _credentials(services, order.user, spec, done)
+    needs.check(services, order.user, spec, done, validating=order.validation_only)
     if order.validation_only:
         return Submitted(name=spec.name, logs="Workflow validation succeeded.")
     _user_limits(services, order.user, spec)
@@ -215,25 +215,10 @@ def _previous(services: Services, spec: WorkflowSpec) -> tuple[str, ...]:
     return tuple(sorted(sources))
 
 
-def _credentials(services: Services, pool: PoolSpec, user: str, spec: WorkflowSpec, done: Prepared | None) -> None:
+def _credentials(services: Services, user: str, spec: WorkflowSpec, done: Prepared | None) -> None:
     """What tasks name must be there now; a node gets it later, sealed until then."""
     tasks = [t for g in spec.groups for t in g.tasks]
-    if pool.backend != services.settings.backend:
-        for field in ("checkpoint", "privileged", "host_network", "volume_mounts"):
-            if name := next((t.name for t in tasks if getattr(t, field)), ""):
-                shown = {"host_network": "hostNetwork", "volume_mounts": "volumeMounts"}.get(field, field)
-                raise ApiError(
-                    f"Task {name} asks for `{shown}`, which tasks of pool {pool.name} cannot have yet: it is a "
-                    "registered cluster's. Leave it out, or choose another pool.",
-                    "USAGE",
-                )
     named = [t for t in tasks if t.credentials]
-    if named and pool.backend != services.settings.backend:
-        raise ApiError(
-            f"Task {named[0].name} wants credentials, which do not reach tasks of pool {pool.name} yet: it is a "
-            "registered cluster's. Leave out `credentials`, or choose another pool.",
-            "USAGE",
-        )
     if not named:
         return
     if ray := next((t.name for t in named if t.ray is not None), ""):

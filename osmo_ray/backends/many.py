@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from osmo_ray.backends.inside import Session, Size, Stream
-from osmo_ray.backends.protocol import Backend, BackendUnavailable
+from osmo_ray.backends.protocol import Backend, BackendUnavailable, PartlyUnavailable
 from osmo_ray.spec.attempt import AttemptKey, GroupPlan, LogChunk, NodeReport, Observation, UsageSample
 from osmo_ray.spec.reason import Reason
 
@@ -58,6 +58,8 @@ class ManyBackends:
         self._members: dict[str, Member] = {"": Member("", own)}
         self._news: asyncio.Queue[Sequence[Observation]] = asyncio.Queue()
         self._home: dict[AttemptKey, str] = {}
+        self._told: dict[str, set[str]] = {}
+        """By group whose deletion some cluster still has to hear of: the members that have heard."""
 
     # --- members ---------------------------------------------------------------------------------------------------
 
@@ -135,16 +137,33 @@ class ManyBackends:
         return refused
 
     async def delete(self, epoch: int, groups: Sequence[str], grace: float) -> None:
+        """Raises `PartlyUnavailable` for the groups that a cluster could not be told of; one that is known not to
+        answer is not asked."""
         parts: dict[str, list[str]] = {}
+        waiting: dict[str, str] = {}
         for uuid in groups:
             held = [m.name for m in self._members.values() if uuid in m.groups]
-            for name in held or self._members:
-                parts.setdefault(name, []).append(uuid)
+            for name in held or [n for n in self._members if n not in self._told.get(uuid, ())]:
+                if name and self._members[name].offline:
+                    waiting[uuid] = name
+                else:
+                    parts.setdefault(name, []).append(uuid)
         answers = await self._each(parts, lambda member, part: member.backend.delete(epoch, part, grace))
         for name, answer in answers.items():
-            if isinstance(answer, BaseException):
+            if isinstance(answer, BackendUnavailable) and name:
+                self._members[name].offline = str(answer)
+                waiting.update(dict.fromkeys(parts[name], name))
+            elif isinstance(answer, BaseException):
                 raise answer
-            self._members[name].groups.difference_update(parts[name])
+            else:
+                self._members[name].groups.difference_update(parts[name])
+                for uuid in parts[name]:
+                    self._told.setdefault(uuid, set()).add(name)
+        for uuid in (uuid for uuid in groups if uuid not in waiting):
+            self._told.pop(uuid, None)
+        if waiting:
+            names = ", ".join(sorted(set(waiting.values())))
+            raise PartlyUnavailable(f"cluster {names} does not answer now", frozenset(waiting))
 
     async def list(self) -> Sequence[Observation]:
         """What the answering members know; `offline` names those whose attempts are missing here."""
@@ -162,6 +181,9 @@ class ManyBackends:
         return seen
 
     async def watch(self, wait: float) -> Sequence[Observation]:
+        own = self._members[""]
+        if len(self._members) == 1 and own.follower is None and self._news.empty():
+            return own.seen(await own.backend.watch(wait))
         for member in self._members.values():
             if member.follower is None or member.follower.done():
                 member.follower = asyncio.ensure_future(self._follow(member))
@@ -236,6 +258,12 @@ class ManyBackends:
             except TimeoutError as error:
                 raise BackendUnavailable(f"no answer within {_LIMIT:g} s") from error
 
+        if len(parts) == 1:  # by far the most frequent: spares it a task of its own
+            (name,) = parts
+            try:
+                return {name: await one(name)}
+            except Exception as error:
+                return {name: error}
         answers = await asyncio.gather(*(one(name) for name in parts), return_exceptions=True)
         return dict(zip(parts, answers, strict=True))
 

@@ -23,6 +23,14 @@ class BackendUnavailable(Exception):
     """The backend or node does not answer now; trying again later may help."""
 
 
+class PartlyUnavailable(BackendUnavailable):
+    """Some of the groups could not be told; all others were."""
+
+    def __init__(self, message: str, groups: frozenset[str]) -> None:
+        super().__init__(message)
+        self.groups = groups
+
+
 class Backend(Protocol):
     """A registered cluster."""
 

@@ -9,13 +9,17 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from osmo_ray.backends.kubernetes.settings import ClusterSettings, Platform
 from osmo_ray.backends.many import ManyBackends
 from osmo_ray.backends.protocol import Backend
 from osmo_ray.providers import secrets
 from osmo_ray.store.protocol import Cluster
+
+if TYPE_CHECKING:
+    from osmo_ray.backends.kubernetes.inside import PodSessions
+    from osmo_ray.backends.kubernetes.kubeconfig import Access
 
 log = logging.getLogger(__name__)
 VAULT_OWNER = "clusters"
@@ -77,15 +81,8 @@ def connect(cluster: Cluster, key: Path, owner: str, storage_url: str) -> Backen
     Kubernetes is loaded here: most platforms have no cluster."""
     from osmo_ray.backends.kubernetes.backend import KubernetesBackend
     from osmo_ray.backends.kubernetes.client import HttpApi
-    from osmo_ray.backends.kubernetes.kubeconfig import open_kubeconfig
 
-    try:
-        vault = secrets.load(key)
-        registered = Registration.from_json(cluster.settings)
-        text = vault.open(VAULT_OWNER, cluster.name, base64.b64decode(cluster.sealed))["kubeconfig"]
-        access = open_kubeconfig(text, registered.context)
-    except (secrets.SecretError, ValueError, KeyError) as error:
-        raise ClusterError(f"cluster {cluster.name}: {error}") from error
+    registered, access = _opened(cluster, key)
     settings = ClusterSettings(
         owner=owner,
         storage_url=registered.storage_url or storage_url,
@@ -95,6 +92,27 @@ def connect(cluster: Cluster, key: Path, owner: str, storage_url: str) -> Backen
         template=registered.template,
     )
     return KubernetesBackend(cluster.name, HttpApi(access), settings)
+
+
+def sessions(cluster: Cluster, key: Path, owner: str) -> PodSessions:
+    """The way into a cluster's pods, without what else a backend does. Raises `ClusterError`."""
+    from osmo_ray.backends.kubernetes.client import HttpApi
+    from osmo_ray.backends.kubernetes.inside import PodSessions
+
+    registered, access = _opened(cluster, key)
+    return PodSessions(cluster.name, HttpApi(access), registered.namespace or access.namespace, owner)
+
+
+def _opened(cluster: Cluster, key: Path) -> tuple[Registration, Access]:
+    from osmo_ray.backends.kubernetes.kubeconfig import open_kubeconfig
+
+    try:
+        vault = secrets.load(key)
+        registered = Registration.from_json(cluster.settings)
+        text = vault.open(VAULT_OWNER, cluster.name, base64.b64decode(cluster.sealed))["kubeconfig"]
+        return registered, open_kubeconfig(text, registered.context)
+    except (secrets.SecretError, ValueError, KeyError) as error:
+        raise ClusterError(f"cluster {cluster.name}: {error}") from error
 
 
 Connect = Callable[[Cluster], Backend]

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from osmo_ray.backends.protocol import Backend
+from osmo_ray.backends.protocol import Backend, PartlyUnavailable
 from osmo_ray.control import credentials, datasets
 from osmo_ray.control.credentials import Purse
 from osmo_ray.control.datasets import BucketAway, Librarian
@@ -113,6 +113,10 @@ async def _delete(ledger: Ledger, backend: Backend, epoch: int, commands: Sequen
             continue
         by_grace.setdefault(outgoing.command.grace, []).append((outgoing.seq, group.uuid))
     for grace, found in by_grace.items():
-        await backend.delete(epoch, [uuid for _, uuid in found], grace)
-        done += [seq for seq, _ in found]
+        late: frozenset[str] = frozenset()
+        try:
+            await backend.delete(epoch, [uuid for _, uuid in found], grace)
+        except PartlyUnavailable as error:  # their commands stay in the outbox until the cluster answers
+            late = error.groups
+        done += [seq for seq, uuid in found if uuid not in late]
     return done

@@ -131,6 +131,7 @@ def _attempt(
         network="node" if spread or task.host_network else "private",
         mounts=task.volume_mounts,
         privileged=task.privileged,
+        host_network=task.host_network,
         barrier=barrier,
         restart=state.restarts,
         go=not barrier or group.released >= state.restarts,

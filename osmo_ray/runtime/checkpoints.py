@@ -16,6 +16,7 @@ import socket
 import stat
 import subprocess
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,13 +29,18 @@ from osmo_ray.objects.protocol import ObjectError, ObjectStore
 from osmo_ray.runtime import container, process, transfer, work
 from osmo_ray.runtime import syscalls as sys
 from osmo_ray.runtime.logs import Log
+from osmo_ray.runtime.nolinks import opened
 from osmo_ray.runtime.place import Place
 from osmo_ray.spec.attempt import CheckpointPlan
 from osmo_ray.spec.quantity import show_bytes, show_seconds
 from osmo_ray.spec.tokens import expand
 
 _WIDTH = 8
+_PATIENCE = 60.0
+"""Seconds that a launcher may take for the next file."""
 _MESSAGE = 64 << 10
+READER = "run/reader"
+"""The socket at which a launcher hands out open files, below the folder that it shares."""
 _ENTER = (("user", sys.CLONE_NEWUSER), ("mnt", sys.CLONE_NEWNS))
 _Sent = dict[str, tuple[int, float]]
 """Path below the folder -> size and time of change (ns, of a container s) of what was sent."""
@@ -70,7 +76,7 @@ class Checkpoints:
         for entry in self._entries:
             if entry.pid and os.waitpid(entry.pid, os.WNOHANG)[0]:
                 entry.pid, entry.due = 0, time.monotonic() + entry.plan.frequency
-            if not entry.pid and time.monotonic() >= entry.due and process.children(init):
+            if not entry.pid and time.monotonic() >= entry.due and (self._in_pod or process.children(init)):
                 entry.pid = os.fork()
                 if entry.pid == 0:
                     self._child(entry, init)
@@ -88,6 +94,16 @@ class Checkpoints:
         entries = [_Entry(i, plan, 0.0) for i, plan in enumerate(self.place.job.plan.checkpoints)]
         return "; ".join(filter(None, (self._upload(entry, init, whole=True) for entry in entries)))
 
+    @property
+    def _in_pod(self) -> bool:
+        """The command's file system is another container's; its launcher hands out open files."""
+        return self.place.job.mode == "pod"
+
+    def _state(self, entry: _Entry) -> Path:
+        """What was sent; in a pod nothing that the task can write is believed."""
+        folder = Path(tempfile.gettempdir()) if self._in_pod else self.place.folder.path
+        return folder / f"checkpoint-{entry.number}.json"
+
     def _child(self, entry: _Entry, init: int) -> NoReturn:
         try:
             signal.set_wakeup_fd(-1)
@@ -101,7 +117,7 @@ class Checkpoints:
         tokens = self.place.tokens({})
         url, path = expand(entry.plan.url, tokens), expand(entry.plan.path, tokens)
         path = path if path.startswith("/") else f"/{path}"
-        state = self.place.folder.path / f"checkpoint-{entry.number}.json"
+        state = self._state(entry)
         begun = time.monotonic()
         try:
             store = work.open_store(url, **store_options(self.place.job.plan.secrets.data, url))
@@ -111,6 +127,9 @@ class Checkpoints:
                     sent = {}
                 found = _from_container(self.place, path)
                 count, size = _send_one_by_one(store, found, entry.plan.regex, sent)
+            elif self._in_pod:
+                files = _from_launcher(self.place.folder.path, path, entry.plan.regex, sent)
+                count, size = _send_all(store, files, sent)
             else:
                 count, size = _send_all(store, _from_folder(init, path, entry.plan.regex, sent), sent)
             state.write_text(json.dumps(sent))
@@ -118,8 +137,8 @@ class Checkpoints:
             told = f"checkpoint of {path} to {url} failed: {error}"
             self.log.say(told)
             return told
-        files = f"{count} file{'s' * (count != 1)}, {show_bytes(size)}"
-        self.log.say(f"checkpoint: {files} of {path} to {url} in {show_seconds(time.monotonic() - begun)}")
+        amount = f"{count} file{'s' * (count != 1)}, {show_bytes(size)}"
+        self.log.say(f"checkpoint: {amount} of {path} to {url} in {show_seconds(time.monotonic() - begun)}")
         return ""
 
 
@@ -230,6 +249,43 @@ def _from_folder(init: int, path: str, regex: str, sent: _Sent) -> Iterator[tupl
         os.waitpid(pid, 0)
 
 
+def _from_launcher(shared: Path, path: str, regex: str, sent: _Sent) -> Iterator[tuple[str, int, int, int]]:
+    """The same of another container's file system. Whoever answers may be the task, so nothing is taken on trust."""
+    match = re.compile(regex).match if regex else None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as link:
+        link.settimeout(_PATIENCE)
+        door = opened(shared, READER, os.O_PATH)
+        try:
+            link.connect(f"/proc/self/fd/{door}")
+        finally:
+            os.close(door)
+        link.send(path.encode())
+        while True:
+            data, fds = _receive(link)
+            value = _said(data)
+            if "error" in value:
+                raise OSError(str(value["error"])[:300])
+            if "end" in value:
+                return
+            name, info = str(value.get("path")), os.fstat(fds[0]) if fds else None
+            if info is None or not stat.S_ISREG(info.st_mode):
+                raise OSError(f"{path}: the task handed out something that is no file")
+            inner = os.path.normpath(name) == name and not name.startswith(("/", ".."))
+            if not inner or (match and not match(name)) or sent.get(name) == (info.st_size, info.st_mtime_ns):
+                os.close(fds[0])
+            else:
+                yield name, info.st_size, info.st_mtime_ns, fds[0]
+
+
+def _said(data: bytes) -> dict[str, object]:
+    if not data:
+        raise OSError("whoever reads the folder has gone")
+    value = json.loads(data)
+    if not isinstance(value, dict):
+        raise OSError("whoever reads the folder speaks another language")
+    return value
+
+
 def _receive(link: socket.socket) -> tuple[bytes, Sequence[int]]:
     data, extra, _, _ = link.recvmsg(_MESSAGE, socket.CMSG_SPACE(4))
     fds = array.array("i")
@@ -266,8 +322,8 @@ def _enter(init: int) -> None:
     """Into the file system that `init` has, where that is another than ours."""
     kinds = [(kind, f"/proc/{init}/ns/{name}", f"/proc/self/ns/{name}") for name, kind in _ENTER]
     other = [(kind, theirs) for kind, theirs, mine in kinds if not Path(theirs).samefile(mine)]
-    opened = [(kind, os.open(theirs, os.O_RDONLY | os.O_CLOEXEC)) for kind, theirs in other]
-    for kind, fd in opened:
+    spaces = [(kind, os.open(theirs, os.O_RDONLY | os.O_CLOEXEC)) for kind, theirs in other]
+    for kind, fd in spaces:
         sys.setns(fd, kind)
         os.close(fd)
 

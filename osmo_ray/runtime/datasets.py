@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,8 @@ def fetch(place: Place, wanted: DatasetPlan, target: Path, regex: str) -> Got:
     """A version below `target`. Raises `DataError` and `ObjectError`."""
     root = _root(place)
     dataset = announce(place, wanted, target)
-    cache, reader = _cache(root), Reader(dataset.bucket)
+    cache = _cache(root) if place.job.mode != "pod" else None  # a pod shares no folder with other tasks
+    reader = Reader(dataset.bucket)
     files, size = 0, 0
     for entry in dataset.entries(str(wanted.version), regex=regex):
         files, size = files + (entry.kind is Kind.FILE), size + entry.size
@@ -128,8 +130,11 @@ def _commit(
 
 
 def _root(place: Place) -> Path:
-    """This node's folder for datasets, in its spool."""
-    root = place.folder.path.parent.parent / "datasets"
+    """This node's folder for datasets, in its spool; a pod's is its own."""
+    if place.job.mode == "pod":
+        root = Path(tempfile.gettempdir()) / "osmo-datasets"
+    else:
+        root = place.folder.path.parent.parent / "datasets"
     root.mkdir(mode=0o700, exist_ok=True)
     return root
 

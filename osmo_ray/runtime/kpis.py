@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from osmo_ray.runtime.nolinks import opened
 from osmo_ray.spec.attempt import KpiPlan
 
 PREFIX = "kpi."
 _LONGEST, _MOST = 64 << 10, 100
-_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def figures(kpis: Sequence[KpiPlan], output: Path, say: Callable[[str], None]) -> dict[str, float]:
@@ -39,21 +39,10 @@ def figures(kpis: Sequence[KpiPlan], output: Path, say: Callable[[str], None]) -
 
 def _read(output: Path, path: str) -> str:
     """A regular file below the output folder, by no link: the task wrote that folder, and this process is not in it."""
-    *folders, name = [part for part in path.split("/") if part not in ("", ".")] or [""]
-    if not name or ".." in (*folders, name):
-        raise OSError("the path leads out of the output folder")
-    fd = os.open(output, _FLAGS | os.O_DIRECTORY)
-    try:
-        for part in folders:
-            below = os.open(part, _FLAGS | os.O_DIRECTORY, dir_fd=fd)
-            os.close(fd)
-            fd = below
-        with os.fdopen(os.open(name, _FLAGS, dir_fd=fd), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise OSError("it is not a regular file")
-            data = file.read(_LONGEST + 1)
-    finally:
-        os.close(fd)
+    with os.fdopen(opened(output, path, os.O_RDONLY), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError("it is not a regular file")
+        data = file.read(_LONGEST + 1)
     if len(data) > _LONGEST:
         raise OSError(f"it has more than {_LONGEST >> 10} KiB")
     return data.decode()

@@ -38,6 +38,7 @@ _START_AGAIN = 3.0
 _LOG_LOOK = 0.05
 _RENEW_PART = 0.03
 _LISTEN = 0.004
+_CROWD = 0.02
 
 
 class NodeHost:
@@ -64,6 +65,7 @@ class NodeHost:
         self._clean_at = 0.0
         self._rung: set[str] = set()
         self._reading: asyncio.TimerHandle | None = None
+        self._read_at = 0.0
 
     # --- life ------------------------------------------------------------------------------------------------------
 
@@ -338,17 +340,23 @@ class NodeHost:
         return value
 
     def _hear(self) -> None:
-        """Bells of one attempt come in quick succession: they are listened to for a moment, and it is read once."""
+        """Bells of many attempts come in quick succession: those are listened to for a moment, and read together."""
         try:
             while True:
                 self._rung.add(self._bell.recv(256).decode())
         except BlockingIOError:
             pass
-        if self._rung and self._reading is None:
+        now = time.monotonic()
+        if not self._rung or self._reading is not None:
+            return
+        if now - self._read_at > _CROWD:
+            self._read_rung()
+        else:
             self._reading = asyncio.get_running_loop().call_later(_LISTEN, self._read_rung)
 
     def _read_rung(self) -> None:
         self._reading, rung, self._rung = None, self._rung, set()
+        self._read_at = time.monotonic()
         for key in rung:
             with suppress(ValueError):
                 if (entry := self.book.entries.get(AttemptKey.parse(key))) is not None:

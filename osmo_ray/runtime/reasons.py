@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from osmo_ray.runtime.errors import RuntimeFailure
 from osmo_ray.spec.attempt import AttemptPlan
@@ -137,12 +137,21 @@ def supervisor_died(rebooted: bool, killed: int) -> Reason:
 
 def held(plan: AttemptPlan, until: float, reason: Reason) -> Reason:
     """`until` in seconds since the epoch."""
+    return _held(plan.workflow_id, plan.task, plan.hold, until, reason.sentence, reason.evidence)
+
+
+def held_in_pod(workflow: str, task: str, hold: float, until: float) -> Reason:
+    """The same, as far as is known of a pod that runs: `hold` seconds, the rest stands in its log."""
+    return _held(workflow, task, hold, until, "its log says why", {})
+
+
+def _held(workflow: str, task: str, hold: float, until: float, why: str, evidence: Mapping[str, str]) -> Reason:
     at = time.strftime("%H:%M:%S", time.gmtime(until))
     sentence = (
-        f"failed, and stays until {at} UTC ({show_seconds(plan.hold)}) for a look inside: {reason.sentence} "
-        f"(osmo workflow release {plan.workflow_id} {plan.task} ends that, with --rerun it runs again in place)"
+        f"failed, and stays until {at} UTC ({show_seconds(hold)}) for a look inside: {why} "
+        f"(osmo workflow release {workflow} {task} ends that, with --rerun it runs again in place)"
     )
-    return Reason(HELD, sentence, dict(reason.evidence), f"osmo shell {plan.workflow_id}/{plan.task}")
+    return Reason(HELD, sentence, dict(evidence), f"osmo shell {workflow}/{task}")
 
 
 def runs_again(times: int) -> Reason:

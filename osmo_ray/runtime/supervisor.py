@@ -299,9 +299,7 @@ class Supervisor:
     ) -> None:
         """Write an observation into the spool and wake the host. No secret stands in it."""
         if reason is not None and self.plan.secrets.masked:
-            hide = self.log.masker.whole
-            evidence = {name: hide(text) for name, text in reason.evidence.items()}
-            reason = Reason(reason.code, hide(reason.sentence), evidence, reason.next_command)
+            reason = reason.without(self.log.masker.whole)
         seen = Observation(
             self.plan.key, phase, time.time(), address=self.job.address, restart=self.generation,
             exit_code=exit_code, output=output, reason=reason, usage=usage or {},

@@ -176,6 +176,8 @@ class AttemptPlan:
     mounts: tuple[str, ...] = ()
     """`source[:target]`: what of the node the task sees and may write; the pool allowed it."""
     privileged: bool = False
+    host_network: bool = False
+    """The task asked for the node's network. Where tasks have addresses of their own on any node, only this counts."""
     barrier: bool = False
     """The command waits for `go` after the inputs are there."""
     restart: int = 0

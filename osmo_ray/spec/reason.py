@@ -6,7 +6,7 @@ the console all print the same one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 HELD = "HeldForInspection"
@@ -35,6 +35,11 @@ class Reason:
             "evidence": dict(self.evidence),
             "next_command": self.next_command,
         }
+
+    def without(self, hide: Callable[[str], str]) -> Reason:
+        """The same, with `hide` run over all that it says."""
+        evidence = {name: hide(text) for name, text in self.evidence.items()}
+        return Reason(self.code, hide(self.sentence), evidence, self.next_command)
 
     @staticmethod
     def from_json(value: Mapping[str, object]) -> Reason:

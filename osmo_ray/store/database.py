@@ -14,7 +14,8 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,6 +63,7 @@ class Database:
         kind = parsed.get_backend_name()
         self.file: Path | None = None
         self._turn = threading.Lock()
+        self._kept: Connection | None = None
         if kind == "sqlite":
             self.file = _sqlite_file(parsed.database, check_filesystem)
             self.engine = _sqlite_engine(self.file)
@@ -99,18 +101,49 @@ class Database:
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on one consistent snapshot."""
-        return self._run(self._reader, work)
+        return self._run(self._snapshot, work)
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in one transaction that is on the disk when this returns. Any error rolls all of it back."""
+        return self._in_turn(self._begun, work)
+
+    def write_plainly(self, work: Callable[[Connection], T]) -> T:
+        """`write` for work that says all with `plain` and `plain_many`, and often: on SQLite one connection stays open
+        for it, because taking one from the pool and beginning there cost as much as a small transaction."""
+        return self._in_turn(self._plainly_begun if self.sqlite else self._begun, work)
+
+    def _in_turn(self, begun: Callable[[], AbstractContextManager[Connection]], work: Callable[[Connection], T]) -> T:
         if not self.sqlite:
-            return self._run(self._writer, work)
+            return self._run(begun, work)
         if not self._turn.acquire(timeout=BUSY_PATIENCE):  # threads of one process need not fight for the file's lock
             raise StoreError("the database is busy: other threads have been writing for a minute")
         try:
-            return self._run(self._writer, work)
+            return self._run(begun, work)
         finally:
             self._turn.release()
+
+    @contextmanager
+    def _begun(self) -> Iterator[Connection]:
+        with self._writer.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def _plainly_begun(self) -> Iterator[Connection]:
+        """Under `_turn`. SQLAlchemy does not hear of this transaction, and any fault ends the connection."""
+        if self._kept is None:
+            self._kept = self.engine.connect()
+        driver: sqlite3.Connection = _driver(self._kept)
+        try:
+            driver.execute("BEGIN IMMEDIATE")
+            yield self._kept
+            driver.execute("COMMIT")
+        except BaseException as error:
+            kept, self._kept = self._kept, None
+            kept.invalidate()
+            kept.close()
+            if isinstance(error, sqlite3.Error):
+                raise DBAPIError.instance(None, None, error, sqlite3.Error, dialect=self.engine.dialect) from error
+            raise
 
     def plain(self, connection: Connection, sql: str, values: tuple[Any, ...] = ()) -> Any:
         """The driver's cursor after this statement, inside the transaction of `connection`. For what every commit
@@ -126,14 +159,22 @@ class Database:
         return int(cursor.rowcount)
 
     def close(self) -> None:
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
         self.engine.dispose()
 
-    def _run(self, engine: Engine, work: Callable[[Connection], T]) -> T:
+    @contextmanager
+    def _snapshot(self) -> Iterator[Connection]:
+        with self._reader.connect() as connection, connection.begin():
+            yield connection
+
+    def _run(self, begun: Callable[[], AbstractContextManager[Connection]], work: Callable[[Connection], T]) -> T:
         patience = time.monotonic() + BUSY_PATIENCE
         fresh = True
         while True:
             try:
-                with engine.connect() as connection, connection.begin():
+                with begun() as connection:
                     return self._work(connection, work)
             except SQLAlchemyError as error:
                 if errors.is_busy(error) and time.monotonic() < patience:

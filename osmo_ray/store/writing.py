@@ -147,7 +147,7 @@ class Writing(Leading):
             self._delete_commands.run(connection, [(seq,) for seq in settled])
             return Advance(conflicts, self._outgoing(connection, _AT_ONCE) if tell and batch.commands else ())
 
-        return self.database.write(work) if decisions else Advance()
+        return self.database.write_plainly(work) if decisions else Advance()
 
     def _lock(self, connection: Connection, uuids: Sequence[str]) -> dict[str, int]:
         """The versions of these workflows, which nobody else changes until the transaction ends. Rows are locked in
@@ -191,7 +191,7 @@ class Writing(Leading):
             self._delete_commands.run(connection, [(seq,) for seq in seqs])
 
         if seqs:
-            self.database.write(work)
+            self.database.write_plainly(work)
 
     # -- removing
 

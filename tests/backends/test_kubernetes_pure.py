@@ -14,7 +14,8 @@ from osmo_ray.backends.kubernetes.kubeconfig import KubeconfigError, open_kubeco
 from osmo_ray.backends.kubernetes.observe import CONFIG_PATIENCE, Seen
 from osmo_ray.backends.kubernetes.settings import ClusterSettings, Platform
 from osmo_ray.runtime import codec
-from osmo_ray.spec.attempt import FilePlan, Observation, Phase
+from osmo_ray.spec.attempt import DataKey, FilePlan, Observation, Phase, RegistryLogin, Secrets
+from osmo_ray.spec.reason import HELD
 from tests.backends.contract import attempt
 
 NOW = 1_800_000_000.0
@@ -167,6 +168,9 @@ def test_no_secret_and_no_command_stand_in_the_pod():
     assert secret["metadata"]["ownerReferences"][0]["uid"] == "uid-1"
 
 
+SHARED = {f"/osmo/{part}": part for part in ("bin", "run", "run/lock", "data/input", "data/output")}
+
+
 def test_only_our_containers_see_the_job():
     spec = pods.pod_of(attempt("node-1"), SETTINGS, Platform("default"), 1)["spec"]
     mounts = {c["name"]: {m["name"] for m in c["volumeMounts"]} for c in (*spec["initContainers"], *spec["containers"])}
@@ -185,7 +189,15 @@ def test_files_are_mounted_where_they_are_wanted():
     )
     spec = pods.pod_of(attempt("n", files=files), SETTINGS, Platform("default"), 1)["spec"]
     mounts = {m["mountPath"]: m.get("subPath") for m in spec["containers"][0]["volumeMounts"]}
-    assert mounts == {"/osmo": None, "/etc/app/a.conf": "run/files/4"}
+    assert mounts == {**SHARED, "/etc/app/a.conf": "run/files/4"}
+
+
+def test_a_task_can_replace_nothing_by_which_our_containers_find_what_it_made():
+    """Each is a mount, and none above it comes from the shared folder."""
+    spec = pods.pod_of(attempt("n"), SETTINGS, Platform("default"), 1)["spec"]
+    mounts = {m["mountPath"]: m for m in spec["containers"][0]["volumeMounts"]}
+    assert {path: m["subPath"] for path, m in mounts.items()} == SHARED
+    assert [path for path, m in mounts.items() if m["readOnly"]] == ["/osmo/bin"]
 
 
 def test_the_pools_template_is_merged_by_name():
@@ -210,7 +222,7 @@ def test_the_pools_template_is_merged_by_name():
     assert "imagePullSecrets" not in pods.pod_of(one, of_pool, Platform("default"), 1)["spec"]
     user = next(c for c in pod["spec"]["containers"] if c["name"] == "user")
     assert pod["metadata"]["labels"]["team"] == "robots" and pod["metadata"]["labels"][pods.OWNER] == "owner"
-    assert {m["mountPath"] for m in user["volumeMounts"]} == {"/osmo", "/dev/shm"}
+    assert {m["mountPath"] for m in user["volumeMounts"]} == {*SHARED, "/dev/shm"}
     assert user["securityContext"] == {"runAsUser": 7} and user["image"] == "ubuntu:24.04"
     assert {v["name"] for v in pod["spec"]["volumes"]} == {"osmo", "osmo-job", "osmo-orders", "shm"}
     assert len(pod["spec"]["containers"]) == 2
@@ -332,3 +344,87 @@ def test_a_token_is_read():
 def test_what_cannot_be_trusted_or_used_is_refused(text: str, said: str):
     with pytest.raises(KubeconfigError, match=said):
         open_kubeconfig(text)
+
+
+SECRETS = Secrets(
+    {"TOKEN": "correct horse"},
+    (FilePlan("/etc/key", "battery staple"),),
+    ("correct horse", "battery staple", "elsewhere"),
+    RegistryLogin("registry.example", "ann", "opensesame"),
+    (DataKey("s3://b", "id", "elsewhere"),),
+)
+
+
+def test_credentials_stand_in_secrets_and_nowhere_else():
+    plan = replace(attempt("node-1", "true", environment={"TOKEN": "old", "A": "b"}), secrets=SECRETS)
+    pod = pods.pod_of(plan, SETTINGS, SETTINGS.platforms[0], 1)
+    assert not any(word in json.dumps(pod) for word in ("correct", "battery", "elsewhere", "opensesame"))
+    secret = pods.secret_of(plan, SETTINGS, "uid")
+    login = pods.login_of(plan, SETTINGS, "uid")
+    assert login is not None and secret["metadata"]["ownerReferences"] == login["metadata"]["ownerReferences"]
+    user = pod["spec"]["containers"][0]
+    (variable,) = user["env"]
+    reference = variable["valueFrom"]["secretKeyRef"]
+    assert (variable["name"], reference["name"]) == ("TOKEN", secret["metadata"]["name"])
+    assert base64.b64decode(secret["data"][reference["key"]]) == b"correct horse"
+    (shown,) = (m for m in user["volumeMounts"] if m["mountPath"] == "/etc/key")
+    assert base64.b64decode(secret["data"][shown["subPath"]]) == b"battery staple" and shown["readOnly"]
+    assert pod["spec"]["imagePullSecrets"] == [{"name": login["metadata"]["name"]}]
+    auths = json.loads(base64.b64decode(login["data"][".dockerconfigjson"]))["auths"]
+    assert base64.b64decode(auths["registry.example"]["auth"]) == b"ann:opensesame"
+
+
+def test_the_users_container_is_shown_no_key_that_the_task_was_not_given():
+    plan = replace(attempt("node-1", "true"), secrets=SECRETS)
+    secret = pods.secret_of(plan, SETTINGS, "uid")
+    user = pods.pod_of(plan, SETTINGS, SETTINGS.platforms[0], 1)["spec"]["containers"][0]
+    parts = [m["subPath"] for m in user["volumeMounts"] if m["name"] == "osmo-given"]
+    shown = [base64.b64decode(secret["data"][part]) for part in parts]
+    masked = [base64.b64decode(one) for one in json.loads(shown[-1])]
+    assert b"correct horse" in masked and b"battery staple" in masked and b"elsewhere" not in masked
+    assert b"elsewhere" in base64.b64decode(secret["data"]["job.json"])
+
+
+@pytest.mark.parametrize("path", ["/osmo/run/end.json", "/", "/a/../osmo/x", "relative"])
+def test_a_credential_cannot_take_our_place(path: str):
+    plan = replace(attempt("node-1", "true"), secrets=Secrets(files=(FilePlan(path, "battery staple"),)))
+    user = pods.pod_of(plan, SETTINGS, SETTINGS.platforms[0], 1)["spec"]["containers"][0]
+    assert path not in [m["mountPath"] for m in user["volumeMounts"]]
+    job = json.loads(base64.b64decode(pods.secret_of(plan, SETTINGS, "uid")["data"]["job.json"]))
+    assert "outside /osmo" in job["secrets"]["missing"]
+
+
+def test_what_a_platform_allowed_of_its_nodes():
+    plan = replace(attempt("node-1", "true"), mounts=("/dev/shm", "/srv/maps:/maps"), privileged=True)
+    plain = pods.pod_of(attempt("node-1", "true"), SETTINGS, SETTINGS.platforms[0], 1)["spec"]
+    spec = pods.pod_of(plan, SETTINGS, SETTINGS.platforms[0], 1)["spec"]
+    paths = {v["name"]: v["hostPath"]["path"] for v in spec["volumes"] if "hostPath" in v}
+    user, ours = spec["containers"]
+    shown = {m["mountPath"]: paths[m["name"]] for m in user["volumeMounts"] if m["name"] in paths}
+    assert shown == {"/dev/shm": "/dev/shm", "/maps": "/srv/maps"}
+    assert user["securityContext"] == {"privileged": True} and "securityContext" not in ours
+    assert "hostNetwork" not in spec and "securityContext" not in plain["containers"][0]
+    there = replace(attempt("node-1", "true"), host_network=True)
+    assert pods.pod_of(there, SETTINGS, SETTINGS.platforms[0], 1)["spec"]["hostNetwork"] is True
+
+
+def test_a_group_on_several_nodes_is_not_on_their_network():
+    """Pods have addresses that other nodes reach."""
+    plan = replace(attempt("node-1", "true"), network="node")
+    assert "hostNetwork" not in pods.pod_of(plan, SETTINGS, SETTINGS.platforms[0], 1)["spec"]
+
+
+@pytest.mark.parametrize(("hold", "ready", "code"), [(600.0, True, HELD), (600.0, False, ""), (0.0, True, "")])
+def test_a_ready_container_is_one_that_is_held(hold: float, ready: bool, code: str):
+    plan = replace(attempt("node-1", "true"), hold=hold)
+    pod = pods.pod_of(plan, SETTINGS, SETTINGS.platforms[0], 1)
+    assert ("readinessProbe" in pod["spec"]["containers"][0]) == bool(hold)
+    pod["status"] = {
+        "phase": "Running",
+        "containerStatuses": [{"name": pods.USER, "state": RUNNING, "ready": ready}],
+        "conditions": [{"type": "ContainersReady", "status": "True", "lastTransitionTime": "2027-01-15T08:00:00Z"}],
+    }
+    seen = Seen(pod, NOW).observation()
+    assert seen.phase is Phase.RUNNING and (seen.reason.code if seen.reason else "") == code
+    if seen.reason:
+        assert "08:10:00" in seen.reason.sentence and "release contract-1 t" in seen.reason.sentence

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -33,7 +34,14 @@ def door(gate: asyncio.Event) -> Door:
     async def unsendable() -> object:
         return Stubborn()
 
-    return Door({"echo": echo, "refuse": refuse, "wait": wait, "unsendable": unsendable})
+    async def count(to: int) -> AsyncIterator[int]:
+        for number in range(to):
+            yield number
+        await gate.wait()
+        if to == 0:
+            raise Refused("nothing to count")
+
+    return Door({"echo": echo, "refuse": refuse, "wait": wait, "unsendable": unsendable}, {"count": count})
 
 
 async def test_calls_are_answered_side_by_side_and_errors_arrive_as_themselves() -> None:
@@ -51,6 +59,33 @@ async def test_calls_are_answered_side_by_side_and_errors_arrive_as_themselves()
     gate.set()
     assert await slow == "at last"
     line.close()
+
+
+async def test_a_source_tells_each_thing_when_it_is_there_and_then_ends() -> None:
+    gate = asyncio.Event()
+    line = await Line.connect(await door(gate).open())
+    heard: asyncio.Queue[int] = asyncio.Queue()
+    listening = asyncio.ensure_future(line.hear(heard.put_nowait, "count", 3))
+    assert [await heard.get() for _ in range(3)] == [0, 1, 2]
+    assert await line.ask("echo", 1) == 1
+    assert not listening.done()
+    gate.set()
+    await listening
+    with pytest.raises(Refused):
+        await line.hear(heard.put_nowait, "count", 0)
+    assert heard.empty()
+    line.close()
+
+
+async def test_who_listens_hears_that_the_line_broke() -> None:
+    line = await Line.connect(await door(asyncio.Event()).open())
+    heard: list[int] = []
+    listening = asyncio.ensure_future(line.hear(heard.append, "count", 2))
+    while len(heard) < 2:
+        await asyncio.sleep(0)
+    line.close()
+    with pytest.raises(LineBroken):
+        await listening
 
 
 async def test_a_stranger_is_not_heard() -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 import pytest
 
 from osmo_ray.backends.fake import Ending, FakeBackend
 from osmo_ray.backends.many import ManyBackends
-from osmo_ray.backends.protocol import BackendUnavailable
+from osmo_ray.backends.protocol import BackendUnavailable, PartlyUnavailable
 from osmo_ray.spec.attempt import AttemptPlan, NodeReport, Phase
 from tests.backends.contract import BackendContract, attempt, group
 from tests.backends.inside_contract import InsideContract
@@ -118,6 +118,52 @@ async def test_a_delete_that_a_cluster_did_not_hear_is_not_settled(two: Two):
     assert {o.key: o.phase for o in await two.many.list()}[away.key] is Phase.LOST
 
 
+async def test_a_cluster_that_is_away_is_not_asked_again_and_again_and_holds_no_other_delete_up(two: Two):
+    here, away = attempt("n1"), there()
+    await two.many.apply(1, [group(here), group(away)])
+    two.lab.unplug()
+    await two.many.capacity()
+    asked: list[tuple[str, ...]] = []
+    delete = two.lab.delete
+
+    async def counted(epoch: int, groups: Sequence[str], grace: float) -> None:
+        asked.append(tuple(groups))
+        await delete(epoch, groups, grace)
+
+    two.lab.delete = counted  # type: ignore[method-assign]
+    for late in ([here.group_uuid, away.group_uuid], [away.group_uuid], [away.group_uuid]):
+        with pytest.raises(PartlyUnavailable) as told:
+            await two.many.delete(1, late, 1.0)
+        assert told.value.groups == {away.group_uuid}
+    assert not asked and {o.key: o.phase for o in await two.many.list()}[here.key] is Phase.LOST
+    two.lab.plug()
+    await two.many.capacity()
+    await two.many.delete(1, [away.group_uuid], 1.0)
+    assert asked == [(away.group_uuid,)]
+
+
+async def test_a_delete_of_who_knows_whose_group_is_told_to_each_member_once(two: Two):
+    """After a restart it is not known where a group was."""
+    two.lab.unplug()
+    await two.many.capacity()
+    asked: list[str] = []
+    delete = two.own.delete
+
+    async def counted(epoch: int, groups: Sequence[str], grace: float) -> None:
+        asked.extend(groups)
+        await delete(epoch, groups, grace)
+
+    two.own.delete = counted  # type: ignore[method-assign]
+    for _ in range(3):
+        with pytest.raises(PartlyUnavailable):
+            await two.many.delete(1, ["x" * 32], 1.0)
+    assert asked == ["x" * 32]
+    two.lab.plug()
+    await two.many.capacity()
+    await two.many.delete(1, ["x" * 32], 1.0)
+    assert asked == ["x" * 32]
+
+
 async def test_what_a_cluster_knew_is_known_again_when_it_is_back(two: Two):
     away = there()
     await two.many.apply(1, [group(away)])
@@ -138,3 +184,25 @@ async def test_an_unknown_cluster_is_said_and_waited_for(two: Two):
 async def test_a_removed_cluster_takes_its_nodes_along(two: Two):
     await two.many.remove("lab")
     assert {n.name for n in await two.many.capacity()} == {"n1"} and two.many.clusters == {}
+
+
+async def test_a_backend_that_was_alone_is_heard_beside_others_too():
+    own, lab = FakeBackend("local", script=lambda _: Ending()), FakeBackend("lab", script=lambda _: Ending())
+    many = ManyBackends(own)
+    heard = set()
+
+    async def run(node: str) -> None:
+        plan = group(attempt(node))
+        await many.apply(1, [plan])
+        key = plan.attempts[0].key
+        while key not in heard:
+            heard.update(o.key for o in await many.watch(1.0) if o.phase is Phase.FINISHED)
+
+    await run("n1")
+    many.add("lab", lab)
+    await many.capacity()
+    await run("lab/n1")
+    await run("n1")
+    await many.remove("lab")
+    await run("n1")
+    await many.close()

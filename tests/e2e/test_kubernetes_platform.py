@@ -191,6 +191,60 @@ def test_a_backend_with_work_is_not_removed(platform: Platform):
     platform.wait(name)
 
 
+HELD = """
+workflow:
+  name: held
+  resources:
+    default: {cpu: 0, memory: 128Mi, storage: 64Mi}
+  tasks:
+  - name: only
+    image: localhost/osmo-runtime:1
+    command: [python3, -c]
+    args:
+    - |
+      import os, socket, sys, threading
+      if os.environ["TOKEN"] != sys.argv[1]: sys.exit(9)
+      udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+      udp.bind(("127.0.0.1", 7002))
+      if not os.path.exists("/tmp/mended"): sys.exit(7)
+      print("mended", os.environ["TOKEN"])
+    - $(TOKEN)
+    hold: 30
+    credentials:
+      keys: {TOKEN: token}
+"""
+
+
+def inside(platform: Platform, name: str, script: str) -> str:
+    """What a Python script says in the task."""
+    return platform.cli("workflow", "exec", name, "only", "--no-tty", "--", "python3", "-c", script).stdout
+
+
+def test_a_failed_task_is_looked_into_mended_and_run_again(platform: Platform):
+    """With a credential, whose value is in neither log nor API."""
+    platform.cli("credential", "set", "keys", "--payload", "token=hunter2-is-not-enough")
+    name = platform.submit(HELD, "--pool", "kube")
+    until(lambda: "stays until" in platform.cli("explain", name).stdout, 60)
+    assert inside(platform, name, "import os; print(os.environ['OSMO_TASK'])") == "only\n"
+    inside(platform, name, "open('/tmp/mended', 'w')")
+    platform.cli("workflow", "release", name, "only", "--rerun")
+    assert platform.wait(name) == "COMPLETED", platform.cli("workflow", "explain", name).stdout
+    log = platform.cli("workflow", "logs", name).stdout
+    assert "mended [MASKED]" in log and "runs again in place" in log and "hunter2" not in log
+
+
+def test_a_dataset_is_read_and_written_in_a_pod(platform: Platform, tmp_path: Path):
+    (tmp_path / "seen").mkdir()
+    (tmp_path / "seen/a").write_text("one")
+    platform.cli("dataset", "upload", "seen", f"{tmp_path}/seen/*")
+    text = one("ubuntu:24.04", """[sh, -c, 'cat {{input:0}}/seen/a >{{output}}/b']""")
+    text += "    inputs: [{dataset: {name: seen}}]\n    outputs: [{dataset: {name: made}}]\n"
+    name = platform.submit(text, "--pool", "kube")
+    assert platform.wait(name) == "COMPLETED", platform.cli("workflow", "explain", name).stdout
+    platform.cli("dataset", "download", "made", str(tmp_path / "got"))
+    assert [p.read_text() for p in (tmp_path / "got").rglob("b")] == ["one"]
+
+
 def objects(kube: Cluster, kind: str, workflow: str) -> list[str]:
     import asyncio
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,12 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def start(self, *argv: str, **more: object) -> subprocess.Popen[bytes]:
+    def start(self, *argv: str, user: int | None = None, **more: object) -> subprocess.Popen[bytes]:
         (self.folder / "start.json").write_text(json.dumps({"argv": argv, **more}))
-        return subprocess.Popen([LAUNCHER, self.folder], stdout=subprocess.PIPE)
+        return subprocess.Popen([LAUNCHER, self.folder], stdout=subprocess.PIPE, user=user)
 
-    def run(self, *argv: str, **more: object) -> int:
-        process = self.start(*argv, **more)
+    def run(self, *argv: str, user: int | None = None, **more: object) -> int:
+        process = self.start(*argv, user=user, **more)
         process.communicate(timeout=20)
         return process.returncode
 
@@ -134,3 +135,12 @@ def test_the_lock_is_free_once_it_was_killed(world: World):
     process.communicate(timeout=20)
     with (world.folder / "lock").open("r+b") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_command_of_the_same_user_cannot_reach_into_it():
+    """Neither to open what it has open, nor to let go of its lock."""
+    with tempfile.TemporaryDirectory() as folder:
+        world = World(Path(folder))
+        world.folder.chmod(0o777)
+        assert world.run("sh", "-c", "ls /proc/$PPID/fd", user=65534) == 2
+        assert "ermission denied" in world.lines()[0][1]

@@ -5,18 +5,28 @@ from __future__ import annotations
 import fcntl
 import io
 import json
+import os
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from osmo_ray.objects.datasets.bucket import open_bucket
+from osmo_ray.objects.datasets.dataset import About, Dataset, Source
 from osmo_ray.objects.local import LocalStore
-from osmo_ray.runtime import pod
 from osmo_ray.runtime.codec import Job, Orders, orders_to_json
 from osmo_ray.runtime.logs import Log, stored_log
-from osmo_ray.spec.attempt import AttemptKey, AttemptPlan, FilePlan, InputPlan, OutputPlan
+from osmo_ray.runtime.mirror import Mirror
+from osmo_ray.runtime.pod import before as init
+from osmo_ray.runtime.pod import beside as ctrl
+from osmo_ray.runtime.pod import job as told
+from osmo_ray.runtime.pod import names
+from osmo_ray.runtime.pod.shared import Words
+from osmo_ray.runtime.pod.telling import judge, tell
+from osmo_ray.spec.attempt import AttemptKey, AttemptPlan, DatasetPlan, FilePlan, InputPlan, OutputPlan, Secrets
 from osmo_ray.spec.tokens import Tokens
 
 KEY = AttemptKey("a" * 32, 1)
@@ -37,10 +47,10 @@ class World:
         launcher = folder / "launcher"
         launcher.write_text("program")
         patch.setenv("OSMO_LAUNCHER", str(launcher))
-        patch.setattr(pod, "MESSAGE", str(self.message))
-        tell, write_hosts = pod.tell, pod.write_hosts
-        patch.setattr(pod, "tell", lambda result: tell(result, self.message))
-        patch.setattr(pod, "write_hosts", lambda plan, hosts: write_hosts(plan, hosts, self.hosts))
+        write_hosts = ctrl.write_hosts
+        for module in (init, ctrl):
+            patch.setattr(module, "tell", lambda result: tell(result, self.message))
+        patch.setattr(ctrl, "write_hosts", lambda plan, hosts: write_hosts(plan, hosts, self.hosts))
         patch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO()))
 
     def job(self, plan: AttemptPlan) -> Job:
@@ -64,8 +74,11 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    return World(tmp_path, monkeypatch)
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """The init container sets its umask; this process gets its own back."""
+    before = os.umask(0o22)
+    yield World(tmp_path, monkeypatch)
+    os.umask(before)
 
 
 def test_before_the_command_all_is_there(world: World):
@@ -74,7 +87,7 @@ def test_before_the_command_all_is_there(world: World):
         environment={"WORD": "of {{workflow_id}}"},
         files=(FilePlan("/etc/a", "in {{output}}"), FilePlan("{{output}}/b", "aGk=", base64=True)),
     )
-    assert pod.before(world.job(plan), world.root) == 0
+    assert init.before(world.job(plan), world.root) == 0
     start = world.read("run/start.json")
     assert start["argv"] == ["run", "/osmo/data/output", "of w-1"] and start["barrier"] is False
     assert start["env"]["OSMO_ATTEMPT"] == str(KEY) and "PATH" not in start["env"]
@@ -94,7 +107,7 @@ def test_before_the_command_all_is_there(world: World):
     ],
 )
 def test_what_cannot_be_had_is_told_with_its_code(world: World, change: dict[str, Any], code: int):
-    assert pod.before(world.job(replace(PLAN, **change)), world.root) == 1
+    assert init.before(world.job(replace(PLAN, **change)), world.root) == 1
     assert world.told["exit_code"] == code and world.told["reason"]["sentence"]
     log = stored_log(LocalStore(world.storage), PLAN.workflow_uuid, KEY, 0, 1 << 16)
     assert log.end and world.told["reason"]["sentence"].encode() in log.data
@@ -102,28 +115,29 @@ def test_what_cannot_be_had_is_told_with_its_code(world: World, change: dict[str
 
 def test_after_the_command_its_output_and_log_are_kept(world: World):
     job = world.job(replace(PLAN, outputs=(OutputPlan("prefix", "out/1"),)))
-    pod.before(job, world.root)
+    init.before(job, world.root)
     (world.root / "data/output/x").write_text("made")
     with (world.root / "run/log").open("ab") as log:
         log.write(b"1 O hello\n")
     world.end(ZERO)
-    assert pod.beside(job, world.root, world.orders) == 0
+    assert ctrl.beside(job, world.root, world.orders) == 0
     assert (world.told["exit_code"], world.told["output"], world.told["usage"]["memory_peak"]) == (0, "out/1", 7.0)
     assert LocalStore(world.storage).read("out/1/x") == b"made"
     kept = stored_log(LocalStore(world.storage), PLAN.workflow_uuid, KEY, 0, 1 << 16)
     assert kept.end and b"1 O hello\n" in kept.data and b"output: 1 file" in kept.data
 
 
-@pytest.mark.parametrize("where", ["run/log", "run", "data/output", "run/end.json"])
+@pytest.mark.parametrize("where", ["run/log", "run", "data/output", "data", "run/end.json"])
 def test_links_that_the_task_makes_lead_nowhere(world: World, where: str, capfdbinary: pytest.CaptureFixture[bytes]):
     """This program reads what the task must not: its job with the keys of the storage."""
     job = world.job(replace(PLAN, outputs=(OutputPlan("prefix", "out/1"),)))
-    pod.before(job, world.root)
+    init.before(job, world.root)
     secret = world.root / "hidden"
-    secret.mkdir()
-    for name in ("log", "job.json", "end.json"):
+    (secret / "output").mkdir(parents=True)
+    for name in ("log", "job.json", "end.json", "output/job.json"):
         (secret / name).write_text('{"exit": 0, "began": 0, "ended": 1, "token": "very-secret"}\n')
-    beside = pod.Beside(job, world.root, world.orders)
+    beside = ctrl.Beside(job, world.root, world.orders)
+    (world.root / "data/output/made").write_text("by the task")
     world.end(ZERO)
     target = world.root / where
     target.rename(world.root / "aside")
@@ -134,49 +148,69 @@ def test_links_that_the_task_makes_lead_nowhere(world: World, where: str, capfdb
         with pytest.raises(OSError, match="run"):
             beside.run()
     else:
-        code = beside.run()
-        assert code == (1 if where == "data/output" else 0)
-        assert world.told["exit_code"] == {"run/log": 0, "data/output": 2012, "run/end.json": None}[where]
+        assert beside.run() == 0
+        assert world.told["exit_code"] == {"run/end.json": None}.get(where, 0)
+        assert (world.storage / "out/1/made").exists() is (where != "run/end.json")
     kept = b"".join(f.read_bytes() for f in world.storage.rglob("*") if f.is_file())
     assert b"very-secret" not in kept + capfdbinary.readouterr().out
 
 
-@pytest.mark.parametrize("where", ["run/log", "run"])
+@pytest.mark.parametrize("where", ["run/log", "run", "data/output"])
 def test_links_that_were_there_before_are_refused(world: World, where: str):
     job = world.job(PLAN)
-    pod.before(job, world.root)
+    init.before(job, world.root)
     (world.root / where).rename(world.root / "aside")
     (world.root / where).symlink_to(world.root / "aside")
     with pytest.raises(OSError):
-        pod.Beside(job, world.root, world.orders)
+        ctrl.Beside(job, world.root, world.orders)
+
+
+@pytest.mark.parametrize("word", ["go", "release", "kept"])
+def test_words_to_the_launcher_are_written_through_no_link(world: World, tmp_path: Path, word: str):
+    """A file of ours elsewhere is neither made nor touched, nor is one removed."""
+    init.before(world.job(PLAN), world.root)
+    words = Words(world.root)
+    (world.root / "run" / word).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError):
+        words.say(word)
+    words.take_back(word)
+    assert word not in words and not (tmp_path / "elsewhere").exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / word).touch()
+    (world.root / "run").rename(tmp_path / "aside")
+    (world.root / "run").symlink_to(tmp_path / "other")
+    for act in (words.say, words.take_back, words.__contains__):
+        with pytest.raises(OSError):
+            act(word)
+    assert (tmp_path / "other" / word).exists()
 
 
 def test_a_launcher_that_was_killed_leaves_the_code_to_kubernetes(world: World):
     job = world.job(replace(PLAN, outputs=(OutputPlan("prefix", "out/1"),)))
-    pod.before(job, world.root)
+    init.before(job, world.root)
     world.end(None)
-    assert pod.beside(job, world.root, world.orders) == 0
+    assert ctrl.beside(job, world.root, world.orders) == 0
     assert (world.told["exit_code"], world.told["output"]) == (None, "")
 
 
 def test_an_output_that_cannot_be_kept_fails_the_attempt(world: World, monkeypatch: pytest.MonkeyPatch):
     job = replace(world.job(replace(PLAN, outputs=(OutputPlan("url", "gopher://x"),))))
-    pod.before(job, world.root)
+    init.before(job, world.root)
     world.end(ZERO)
-    assert pod.beside(job, world.root, world.orders) == 1
+    assert ctrl.beside(job, world.root, world.orders) == 1
     assert world.told["exit_code"] == 2012 and "gopher" in world.told["reason"]["sentence"]
 
 
 def test_the_barrier_opens_for_its_generation_with_the_siblings_names(world: World):
     """It is opened only once the launcher lives, for Kubernetes writes the hosts file anew at its start."""
     plan = replace(PLAN, barrier=True, go=False, restart=2, peers=("t", "other"))
-    pod.before(world.job(plan), world.root)
+    init.before(world.job(plan), world.root)
     assert world.read("run/start.json")["barrier"] is True
     world.give_orders(Orders(restart=2, go=2, hosts={"other": "10.0.0.2"}))
     (world.root / "run/lock").touch()
     with (world.root / "run/lock").open("r+b") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        beside = pod.Beside(world.job(plan), world.root, world.orders)
+        beside = ctrl.Beside(world.job(plan), world.root, world.orders)
         beside._read_orders()
         assert not (world.root / "run/go").exists()
         (world.root / "run/began").touch()
@@ -192,18 +226,18 @@ def test_the_barrier_opens_for_its_generation_with_the_siblings_names(world: Wor
 
 def test_new_names_replace_the_old_ones(world: World):
     for address in ("10.0.0.2", "10.0.0.3"):
-        pod.write_hosts(PLAN, {"other": address})
+        ctrl.write_hosts(PLAN, {"other": address})
     assert world.hosts.read_text().count("other.w-1.osmo") == 1 and "10.0.0.3" in world.hosts.read_text()
 
 
 def test_it_waits_as_long_as_the_launcher_lives(world: World):
     job = world.job(PLAN)
-    pod.before(job, world.root)
+    init.before(job, world.root)
     done = threading.Event()
     with (world.root / "run/lock").open("r+b") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         world.end(ZERO)
-        beside = pod.Beside(job, world.root, world.orders)
+        beside = ctrl.Beside(job, world.root, world.orders)
         waiting = threading.Thread(target=lambda: (beside._until_end(), done.set()))
         waiting.start()
         assert not done.wait(0.3)
@@ -225,14 +259,14 @@ def test_it_waits_as_long_as_the_launcher_lives(world: World):
 def test_what_an_end_means(tmp_path: Path, end: dict[str, Any], code: int | None, reason: str):
     log = Log(tmp_path / "log")
     log.open()
-    found, why = pod.judge(PLAN, end, log)
+    found, why = judge(PLAN, end, log)
     assert (found, why.code if why else "") == (code, reason)
 
 
 @pytest.mark.parametrize("letter", ["x", "ä", "\U0001f680"])
 def test_a_long_reason_fits_into_the_message(tmp_path: Path, letter: str):
     reason = {"code": "C", "sentence": letter * 5000, "evidence": {f"e{n}": letter * 2000 for n in range(9)}}
-    pod.tell({"exit_code": 1, "reason": {**reason, "next_command": ""}, "at": 1.0}, tmp_path / "m")
+    tell({"exit_code": 1, "reason": {**reason, "next_command": ""}, "at": 1.0}, tmp_path / "m")
     text = (tmp_path / "m").read_text()
     assert len(text) < 4096 and json.loads(text)["reason"]["code"] == "C"
 
@@ -240,7 +274,7 @@ def test_a_long_reason_fits_into_the_message(tmp_path: Path, letter: str):
 def test_the_mirror_says_where_each_line_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     out = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(out))
-    mirror = pod.Mirror(tmp_path / "log")
+    mirror = Mirror(tmp_path / "log")
     mirror.step()
     (tmp_path / "log").write_bytes(b"1 O a\n2 O b\nhalf")
     mirror.step()
@@ -251,11 +285,11 @@ def test_the_mirror_says_where_each_line_stands(tmp_path: Path, monkeypatch: pyt
 
 def test_large_files_wait_in_the_storage(world: World):
     plan = replace(PLAN, files=(FilePlan("/big", "x"), FilePlan("/b", "aGk=", base64=True)))
-    LocalStore(world.storage).write("files", pod.files_to_json(plan.files))
-    text = pod.job_to_json(plan, world.storage.as_uri(), "files")
-    assert pod.job_from_json(text, with_files=True).plan.files == plan.files
-    assert pod.job_from_json(text, with_files=False).plan.files == ()
-    assert pod.job_from_json(pod.job_to_json(plan, "", ""), with_files=True).plan.files == plan.files
+    LocalStore(world.storage).write("files", told.files_to_json(plan.files))
+    text = told.job_to_json(plan, world.storage.as_uri(), "files")
+    assert told.job_from_json(text, with_files=True).plan.files == plan.files
+    assert told.job_from_json(text, with_files=False).plan.files == ()
+    assert told.job_from_json(told.job_to_json(plan, "", ""), with_files=True).plan.files == plan.files
 
 
 @pytest.mark.parametrize(
@@ -272,5 +306,46 @@ def test_large_files_wait_in_the_storage(world: World):
     ],
 )
 def test_where_files_may_go(path: str, found: tuple[str, str]):
-    kind, target = pod.file_target(path, Tokens("w", "/osmo/data/output"))
+    kind, target = names.file_target(path, Tokens("w", "/osmo/data/output"))
     assert kind == found[0] and (kind == "refused" or target == found[1])
+
+
+SECRETS = Secrets({"TOKEN": "correct horse"}, (FilePlan("/etc/key", "battery staple"),), ("correct horse",))
+
+
+def test_of_credentials_only_names_are_written_down(world: World):
+    """The launcher has the values from its environment, which Kubernetes fills."""
+    plan = replace(PLAN, argv=("run", "--token=$(TOKEN)", "$$(TOKEN)"), secrets=SECRETS)
+    text = told.job_to_json(plan, world.storage.as_uri(), "")
+    job = told.job_from_json(text, with_files=True)
+    assert job.plan.secrets == Secrets({"TOKEN": ""}, (), ("correct horse",))
+    assert init.before(job, world.root) == 0
+    assert world.read("run/start.json")["argv"] == ["run", "--token=\0TOKEN\0", "$(TOKEN)"]
+    kept = b"".join(path.read_bytes() for path in world.root.rglob("*") if path.is_file())
+    assert b"correct horse" not in kept and b"battery staple" not in kept
+
+
+def test_a_credential_that_is_gone_fails_the_start_in_words_without_secrets(world: World):
+    gone = Secrets(missing="the credential 'correct horse' is not there any more", masked=("correct horse",))
+    assert init.before(world.job(replace(PLAN, secrets=gone)), world.root) == 1
+    assert world.told["exit_code"] == 3003
+    assert "[MASKED]" in world.told["reason"]["sentence"] and "horse" not in json.dumps(world.told)
+    assert "horse" not in (world.root / "run/log").read_text()
+
+
+def test_datasets_of_a_pod_need_no_folder_of_a_node(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """In and out, by a bucket below the platform's storage."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    dataset = Dataset(open_bucket(LocalStore(world.storage / "datasets")), "d", create=True)
+    (tmp_path / "seen").mkdir()
+    (tmp_path / "seen/a").write_text("one")
+    dataset.upload([Source(tmp_path / "seen")], About(created_by="ann"))
+    wanted = InputPlan("dataset", "d", "d", datasets=(DatasetPlan("b", "datasets", "d", 1),))
+    out = OutputPlan("dataset", "", dataset=DatasetPlan("b", "datasets", "made"))
+    plan = replace(PLAN, inputs=(wanted,), outputs=(out,))
+    assert init.before(world.job(plan), world.root) == 0
+    assert (world.root / "data/input/0/d/a").read_text() == "one"
+    (world.root / "data/output/b").write_text("two")
+    world.end(ZERO)
+    assert ctrl.beside(world.job(plan), world.root, world.orders) == 0
+    assert Dataset(open_bucket(LocalStore(world.storage / "datasets")), "made").version("latest").files == 1

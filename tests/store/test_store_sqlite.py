@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection
 from store_making import S, move, put, submit
 
 from osmo_ray.store import filesystem
@@ -137,3 +138,22 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="not a database") as told:
         SqlStore(f"sqlite:///{tmp_path / 'osmo.db'}").migrate()
     assert told.value.permanent
+
+
+def test_work_that_fails_on_the_connection_that_stays_open_leaves_nothing(store: SqlStore) -> None:
+    made, database = submit(store), store.database
+
+    def half(connection: Connection) -> None:
+        database.plain(connection, "UPDATE workflows SET version = 99")
+        raise RuntimeError("in the middle")
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="in the middle"):
+            database.write_plainly(half)
+        (found,) = store.load([made.uuid])
+        assert found.version == made.version
+    with pytest.raises(StoreError, match="no such table"):
+        database.write_plainly(lambda connection: database.plain(connection, "DELETE FROM nowhere"))
+    assert put(store, move(made, S.RUNNING)).version == made.version + 1
+    store.close()
+    assert store.load([made.uuid])[0].version == made.version + 1

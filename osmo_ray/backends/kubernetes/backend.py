@@ -13,18 +13,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from osmo_ray.backends.inside import NotInside, Session, Size, Stream
+from osmo_ray.backends.inside import Session, Size, Stream
 from osmo_ray.backends.kubernetes import nodes, pods
-from osmo_ray.backends.kubernetes.client import ApiError, KubeApi, Object
+from osmo_ray.backends.kubernetes.client import ApiError, HttpApi, Object
 from osmo_ray.backends.kubernetes.fence import Fence
 from osmo_ray.backends.kubernetes.following import Follower
+from osmo_ray.backends.kubernetes.inside import PodSessions
 from osmo_ray.backends.kubernetes.observe import OVER, Seen
 from osmo_ray.backends.kubernetes.reflector import Reflector
+from osmo_ray.backends.kubernetes.sending import Sender
 from osmo_ray.backends.kubernetes.settings import ClusterSettings
 from osmo_ray.backends.protocol import BackendUnavailable
-from osmo_ray.objects import open_store
-from osmo_ray.objects.protocol import ObjectError
-from osmo_ray.runtime.pod import files_to_json
 from osmo_ray.spec.attempt import (
     AttemptKey,
     AttemptPlan,
@@ -42,32 +41,27 @@ _FIRST_LIST = 20.0
 _QUIET = 75.0
 _ROUND, _SETTLE_AGAIN = 0.3, 3.0
 _AT_ONCE = 16
-_PER_SELECTOR = 40
 _DAY = 86400.0
-_LARGE = 256 << 10
 _NO_METRICS = 300.0
 _TOLD = ("FailedScheduling",)  # the pod's condition says the same
 _START_ERROR = 3003
 _BEYOND = (Phase.UPLOADING, *OVER)
 
-_NOT_INSIDE = Reason(
-    "NotInsidePods", "sessions inside pods of a registered cluster are not there yet", next_command="kubectl exec"
-)
-
 
 class KubernetesBackend:
     """One cluster, in which `settings.namespace` is ours to use."""
 
-    def __init__(self, name: str, api: KubeApi, settings: ClusterSettings) -> None:
+    def __init__(self, name: str, api: HttpApi, settings: ClusterSettings) -> None:
         self.name, self.settings = name, settings
         self._api = api
+        self.inside = PodSessions(name, api, settings.namespace, settings.owner)
         base = f"/api/v1/namespaces/{settings.namespace}"
-        self._pods_path, self._secrets_path = f"{base}/pods", f"{base}/secrets"
+        self._send = Sender(api, settings.namespace)
         mine = {"labelSelector": f"{pods.OWNER}={settings.owner}"}
         others = {"labelSelector": f"{pods.OWNER}!={settings.owner}"}
         warnings = {"fieldSelector": "involvedObject.kind=Pod,type=Warning"}
         self._fence = Fence(api, settings.namespace, settings.owner)
-        self._mine = Reflector(api, self._pods_path, mine, self._pod_changed)
+        self._mine = Reflector(api, self._send.pods, mine, self._pod_changed)
         self._nodes = Reflector(api, "/api/v1/nodes", {})
         self._others = Reflector(api, "/api/v1/pods", others, optional=True)
         self._events = Reflector(api, f"{base}/events", warnings, self._event, optional=True)
@@ -79,7 +73,6 @@ class KubernetesBackend:
         self._newest: dict[AttemptKey, Observation] = {}
         self._news: asyncio.Queue[Observation] = asyncio.Queue()
         self._said: dict[AttemptKey, tuple[str, str]] = {}
-        self._secrets: set[str] = set()
         self._told: set[AttemptKey] = set()
         """Attempts that were applied from here."""
         self._strays: set[str] = set()
@@ -118,7 +111,9 @@ class KubernetesBackend:
         await self._connected()
         await self._fence.pass_with(epoch)
         self._buried.update(dict.fromkeys(groups, time.monotonic()))
-        await self._delete(pods.GROUP, [uuid for uuid in groups if uuid in self._groups], grace)
+        await self._send.delete_by(
+            self.settings.owner, pods.GROUP, [uuid for uuid in groups if uuid in self._groups], grace
+        )
 
     async def list(self) -> Sequence[Observation]:
         await self._connected()
@@ -156,7 +151,7 @@ class KubernetesBackend:
         self._close_idle()
         follower = self._followers.get(key)
         if follower is None:
-            path = f"{self._pods_path}/{found[max(found)]['metadata']['name']}/log"
+            path = f"{self._send.pods}/{found[max(found)]['metadata']['name']}/log"
             follower = Follower(self._api, path, {"container": pods.CTRL, "follow": "true"})
             self._followers[key] = follower
         newest = self._newest.get(key)
@@ -165,13 +160,13 @@ class KubernetesBackend:
     async def exec(
         self, key: AttemptKey, node: str, argv: Sequence[str], size: Size | None = None, term: str = "xterm"
     ) -> Session:
-        raise NotInside(_NOT_INSIDE)
+        return await self.inside.exec(key, node, argv, size, term)
 
     async def connect(self, key: AttemptKey, node: str, port: int, *, udp: bool = False) -> Stream:
-        raise NotInside(_NOT_INSIDE)
+        return await self.inside.connect(key, node, port, udp=udp)
 
     async def release(self, key: AttemptKey, node: str, *, rerun: bool = False) -> None:
-        raise NotInside(_NOT_INSIDE)
+        await self.inside.release(key, node, rerun=rerun)
 
     def use_templates(self, templates: Mapping[str, Mapping[str, Any]]) -> None:
         """From now on pods of `pool/platform` are merged over these."""
@@ -213,32 +208,24 @@ class KubernetesBackend:
                 await self._update(plan, found[last])
             else:
                 await self._create(epoch, plan)
-                await self._delete_pods([pod for restart, pod in found.items() if restart < plan.restart], 1.0)
+                await self._send.delete([pod for restart, pod in found.items() if restart < plan.restart], 1.0)
 
     async def _update(self, plan: AttemptPlan, pod: Object) -> None:
         """An attempt that is there already: only its orders can have changed, or its Secret be missing."""
-        text = pods.orders_text(plan)
-        name = str(pod["metadata"]["name"])
-        if pod["metadata"]["annotations"].get(pods.ORDERS) != text:
-            value = {"metadata": {"annotations": {pods.ORDERS: text}}}
-            try:
-                self._take(await self._api.merge(f"{self._pods_path}/{name}", value))
-            except ApiError as error:
-                if error.status != 404:  # it was deleted meanwhile, which the watch tells
-                    raise
+        if (changed := await self._send.order(plan, pod)) is not None:
+            self._take(changed)
         waits = self._newest.get(plan.key)
-        if name not in self._secrets and waits is not None and waits.phase in (Phase.PENDING, Phase.ACCEPTED):
-            await self._give_secret(plan, str(pod["metadata"]["uid"]))
+        if waits is not None and waits.phase in (Phase.PENDING, Phase.ACCEPTED):
+            await self._send.give_missing_secret(plan, self.settings, pod)
 
     async def _create(self, epoch: int, plan: AttemptPlan) -> None:
         platform = self.settings.platforms[0]
         if (node := self._nodes.objects.get(f"/{plan.node}")) is not None:
             platform = self.settings.platform_of(nodes.reports([node], (), self.settings)[0])
-        value = pods.pod_of(plan, self.settings, platform, epoch)
         try:
-            made = await self._api.apply(f"{self._pods_path}/{value['metadata']['name']}", value)
+            made = await self._send.make(plan, self.settings, platform, epoch)
             self._take(made)
-            await self._give_secret(plan, str(made["metadata"]["uid"]))
+            await self._send.give_secret(plan, self.settings, str(made["metadata"]["uid"]))
         except ApiError as error:
             if error.status not in (400, 422):
                 raise
@@ -250,49 +237,26 @@ class KubernetesBackend:
                 )
             )  # fmt: skip
 
-    async def _give_secret(self, plan: AttemptPlan, uid: str) -> None:
-        """The job; of large files only the word where in the storage they are, since a Secret holds a megabyte."""
-        files_at = ""
-        if sum(len(file.contents) for file in plan.files) > _LARGE:
-            files_at = pods.files_key(plan)
-            await asyncio.to_thread(_put_files, self.settings.storage_url, files_at, plan)
-        secret = pods.secret_of(plan, self.settings, uid, files_at)
-        name = str(secret["metadata"]["name"])
-        await self._api.apply(f"{self._secrets_path}/{name}", secret)
-        self._secrets.add(name)
-
     async def _end_superseded(self, plans: Iterable[GroupPlan]) -> None:
         """Attempts of these groups that the plans no longer list."""
         for plan in plans:
             old = self._groups.get(plan.uuid, set()) - {a.key for a in plan.attempts}
-            await self._delete_pods([p for k in old for p in self._pods[k].values() if not self._is_over(p)], 10.0)
+            await self._send.delete([p for k in old for p in self._pods[k].values() if not self._is_over(p)], 10.0)
 
     def _is_over(self, pod: Object) -> bool:
         """Its end is known, or it is being ended: settling it deletes it."""
         newest = self._newest.get(pods.key_of(pod))
         return (newest is not None and newest.phase in OVER) or "deletionTimestamp" in pod["metadata"]
 
-    async def _delete_pods(self, old: Sequence[Object], grace: float) -> None:
-        for pod in old:
-            if "deletionTimestamp" not in pod["metadata"]:
-                await self._api.delete(f"{self._pods_path}/{pod['metadata']['name']}", grace)
-
     async def _settle(self, pause: float = _ROUND) -> None:
         await asyncio.sleep(pause)
         keys, self._to_settle = self._to_settle, []
         try:
-            await self._delete(pods.ATTEMPT, [str(key) for key in keys], 1.0)
+            await self._send.delete_by(self.settings.owner, pods.ATTEMPT, [str(key) for key in keys], 1.0)
         except (ApiError, BackendUnavailable) as error:
             log.warning("cluster %s: settled pods could not be deleted yet: %s", self.name, error)
             self._to_settle = keys + self._to_settle
             self._later(self._settle(_SETTLE_AGAIN))
-
-    async def _delete(self, label: str, values: Sequence[str], grace: float) -> None:
-        """All pods with one of these values, in as few calls as their names fit into. Their Secrets go with them."""
-        for begin in range(0, len(values), _PER_SELECTOR):
-            some = ",".join(values[begin : begin + _PER_SELECTOR])
-            selector = f"{pods.OWNER}={self.settings.owner},{label} in ({some})"
-            await self._api.delete(self._pods_path, max(grace, 1.0), {"labelSelector": selector})
 
     # --- what is seen ----------------------------------------------------------------------------------------------
 
@@ -323,7 +287,7 @@ class KubernetesBackend:
         known = found.get(restart)
         if deleted:
             found.pop(restart, None)
-            self._secrets.discard(str(pod["metadata"]["name"]))
+            self._send.forget(str(pod["metadata"]["name"]))
             self._strays.discard(str(pod["metadata"]["name"]))
             if not found:
                 self._pods.pop(key)
@@ -350,7 +314,7 @@ class KubernetesBackend:
     async def _delete_late(self, pod: Object) -> None:
         """Nobody wants it: its group was deleted before, or it is a stale controller's."""
         try:
-            await self._delete_pods([pod], 1.0)
+            await self._send.delete([pod], 1.0)
         except (ApiError, BackendUnavailable) as error:
             log.warning("cluster %s: %s", self.name, error)
 
@@ -405,13 +369,6 @@ class KubernetesBackend:
         self._buried = {uuid: at for uuid, at in self._buried.items() if at > limit}
         self._settled = {key: at for key, at in self._settled.items() if at > limit}
         self._told.intersection_update(self._pods)
-
-
-def _put_files(storage_url: str, key: str, plan: AttemptPlan) -> None:
-    try:
-        open_store(storage_url).write(key, files_to_json(plan.files))
-    except ObjectError as error:
-        raise BackendUnavailable(f"the files of {plan.key} could not be put into the storage: {error}") from error
 
 
 def _version(value: Object) -> int:

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from osmo_ray.backends.kubernetes import pods
-from osmo_ray.runtime import codec
+from osmo_ray.runtime import codec, reasons
 from osmo_ray.spec.attempt import AttemptKey, Observation, Phase
 from osmo_ray.spec.quantity import show_bytes
 from osmo_ray.spec.reason import Reason
@@ -179,6 +179,8 @@ class Seen:
             return self._says(Phase.UPLOADING)
         if "running" in self.container(pods.USER):
             go = self.orders().go >= self.restart
+            if held := self._held():
+                return self._says(Phase.RUNNING, reason=held)
             return self._says(Phase.READY if self.plan.get("barrier") and not go else Phase.RUNNING)
         if any("running" in self.container(n) or "terminated" in self.container(n) for n in (pods.INIT, pods.CTRL)):
             return self._says(Phase.PREPARING)
@@ -186,6 +188,16 @@ class Seen:
         if scheduled.get("status") == "False":
             return self._says(Phase.PENDING, reason=Reason("Unschedulable", _first(scheduled, "no node fits")))
         return self._says(Phase.ACCEPTED if self.node else Phase.PENDING)
+
+    def _held(self) -> Reason | None:
+        """Why a failed task stays: its container is ready for nothing else (see `pods`)."""
+        hold = float(self.plan.get("hold") or 0)
+        users = (one for one in self.status.get("containerStatuses") or () if one["name"] == pods.USER)
+        if not hold or not any(one.get("ready") for one in users):
+            return None
+        since = moment(self.condition("ContainersReady").get("lastTransitionTime")) or self.now
+        notes = self.meta["annotations"]
+        return reasons.held_in_pod(notes[pods.WORKFLOW_ID], notes[pods.TASK_NAME], hold, since + hold)
 
     def _why_gone(self) -> Reason:
         disruption = self.condition("DisruptionTarget")

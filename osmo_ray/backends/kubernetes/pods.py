@@ -13,22 +13,28 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from osmo_ray.backends.kubernetes.settings import ClusterSettings, Platform
 from osmo_ray.runtime import codec, pod
 from osmo_ray.runtime.codec import Orders
-from osmo_ray.spec.attempt import AttemptKey, AttemptPlan
+from osmo_ray.runtime.masking import forms
+from osmo_ray.spec.attempt import AttemptKey, AttemptPlan, Secrets
 from osmo_ray.spec.tokens import host_label, host_name
 
 PREFIX = "osmo-ray"
 OWNER, TASK, RETRY, RESTART = f"{PREFIX}/owner", f"{PREFIX}/task", f"{PREFIX}/retry", f"{PREFIX}/restart"
 GROUP, WORKFLOW, ATTEMPT = f"{PREFIX}/group", f"{PREFIX}/workflow", f"{PREFIX}/attempt"
 EPOCH, ORDERS, PLAN = f"{PREFIX}/epoch", f"{PREFIX}/orders", f"{PREFIX}/plan"
+WORKFLOW_ID, TASK_NAME = f"{PREFIX}/workflow-id", f"{PREFIX}/task-name"
 INIT, USER, CTRL = "osmo-init", "user", "osmo-ctrl"
 GPU = "nvidia.com/gpu"
 _CTRL_MEMORY = 512 << 20
 _LABEL_LIMIT = 63
+_MASKED = "masked"
+_LOOK = 3
+"""Seconds between two looks whether a failed task is held."""
 _FROM_ENVELOPE = ("apiVersion", "kind")
 
 
@@ -61,9 +67,11 @@ def pod_of(plan: AttemptPlan, settings: ClusterSettings, platform: Platform, epo
             "annotations": {
                 EPOCH: str(epoch),
                 ORDERS: orders_text(plan),
-                PLAN: json.dumps({"barrier": plan.barrier, "memory": plan.memory, "user": plan.user}),
-                f"{PREFIX}/workflow-id": plan.workflow_id,
-                f"{PREFIX}/task-name": plan.task,
+                PLAN: json.dumps(
+                    {"barrier": plan.barrier, "memory": plan.memory, "user": plan.user, "hold": plan.hold}
+                ),
+                WORKFLOW_ID: plan.workflow_id,
+                TASK_NAME: plan.task,
                 "kubectl.kubernetes.io/default-container": USER,
             },
         },
@@ -75,22 +83,68 @@ def pod_of(plan: AttemptPlan, settings: ClusterSettings, platform: Platform, epo
 
 
 def secret_of(plan: AttemptPlan, settings: ClusterSettings, pod_uid: str, files_at: str = "") -> dict[str, Any]:
-    """The job, which may hold credentials. Kubernetes deletes it with the pod that owns it. `files_at` is where in
-    the storage its files are, when they are too large for it."""
-    name = name_of(plan.key, plan.restart)
-    job = pod.job_to_json(plan, settings.storage_url, files_at)
+    """The job, and what the user's container gets of credentials. Kubernetes deletes it with the pod that owns it.
+    `files_at` is where in the storage its files are, when they are too large for it."""
+    given = {n: text for n, text in plan.environment.items() if n not in plan.secrets.environment}
+    told = plan.secrets
+    if bad := next((file.path for file in told.files if not pod.mountable(file.path)), ""):
+        told = replace(told, missing=f"a credential cannot be put at {bad}: name an absolute folder outside /osmo")
+    job = pod.job_to_json(replace(plan, environment=given, secrets=told), settings.storage_url, files_at)
+    data = {"job.json": job.encode(), **_given(plan)}
+    return _secret(plan, settings, pod_uid, name_of(plan.key, plan.restart), "Opaque", data)
+
+
+def login_of(plan: AttemptPlan, settings: ClusterSettings, pod_uid: str) -> dict[str, Any] | None:
+    """What the node shows to the registry of the user's image; None where there is nothing to show."""
+    login = plan.secrets.registry
+    if login is None:
+        return None
+    auth = base64.b64encode(f"{login.username}:{login.auth}".encode()).decode()
+    known = {"username": login.username, "password": login.auth, "auth": auth}
+    data = {".dockerconfigjson": json.dumps({"auths": {login.registry: known}}).encode()}
+    return _secret(plan, settings, pod_uid, login_name(plan), "kubernetes.io/dockerconfigjson", data)
+
+
+def login_name(plan: AttemptPlan) -> str:
+    return f"{name_of(plan.key, plan.restart)}-login"
+
+
+def _secret(
+    plan: AttemptPlan, settings: ClusterSettings, pod_uid: str, name: str, kind: str, data: Mapping[str, bytes]
+) -> dict[str, Any]:
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": name_of(plan.key, plan.restart), "uid": pod_uid}
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "type": "Opaque",
+        "type": kind,
         "immutable": True,
-        "metadata": {
-            "name": name,
-            "labels": labels(plan, settings),
-            "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": name, "uid": pod_uid}],
-        },
-        "data": {"job.json": base64.b64encode(job.encode()).decode()},
+        "metadata": {"name": name, "labels": labels(plan, settings), "ownerReferences": [owner]},
+        "data": {key: base64.b64encode(value).decode() for key, value in data.items()},
     }
+
+
+def _given(plan: AttemptPlan) -> dict[str, bytes]:
+    """Variables, files and forms to be masked, by the keys that the pod names. Only what the task itself is given is
+    masked in its container, since it must not learn of other keys from there."""
+    secrets = plan.secrets
+    values = {_variable(n): text.encode() for n, text in enumerate(secrets.environment.values())}
+    values |= {_file(n): file.contents.encode() for n, file in enumerate(secrets.files)}
+    found = sorted(forms([*secrets.environment.values(), *(f.contents for f in secrets.files)]), key=_longest_first)
+    if found:
+        values[_MASKED] = json.dumps([base64.b64encode(one).decode() for one in found]).encode()
+    return values
+
+
+def _longest_first(form: bytes) -> tuple[int, bytes]:
+    return -len(form), form
+
+
+def _variable(number: int) -> str:
+    return f"variable-{number}"
+
+
+def _file(number: int) -> str:
+    return f"file-{number}"
 
 
 def labels(plan: AttemptPlan, settings: ClusterSettings) -> dict[str, str]:
@@ -170,6 +224,17 @@ def _spec(plan: AttemptPlan, settings: ClusterSettings, platform: Platform) -> d
             },
         ],
     }
+    if plan.secrets != Secrets():
+        given = {"secretName": name_of(plan.key, plan.restart), "defaultMode": 0o444}
+        spec["volumes"].append({"name": "osmo-given", "secret": given})
+    if plan.secrets.registry is not None:
+        spec["imagePullSecrets"] = [{"name": login_name(plan)}]
+    spec["volumes"] += [
+        {"name": _mount(n), "hostPath": {"path": one.partition(":")[0]}} for n, one in enumerate(plan.mounts)
+    ]
+    if plan.host_network:
+        spec |= {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}
+        del spec["hostname"]
     if platform.tolerations:
         spec["tolerations"] = [dict(one) for one in platform.tolerations]
     if not pod.waits(plan):
@@ -188,15 +253,52 @@ def _user(plan: AttemptPlan, settings: ClusterSettings) -> dict[str, Any]:
     amounts = {"cpu": f"{round(plan.cpu * 1000)}m", "memory": str(plan.memory)}
     if plan.gpu:
         amounts[GPU] = str(plan.gpu)
-    return {
+    user = {
         "name": USER,
         "image": plan.image,
         "imagePullPolicy": settings.pull_policy,
         "command": [pod.LAUNCHER],
         "args": [f"{pod.SHARED}/run"],
         "resources": {"requests": dict(amounts), "limits": dict(amounts)},
-        "volumeMounts": [{"name": "osmo", "mountPath": pod.SHARED}, *_files(plan)],
+        "volumeMounts": [*_shared(), *_files(plan), *_shown(plan)],
     }
+    if names := tuple(plan.secrets.environment):
+        secret = name_of(plan.key, plan.restart)
+        user["env"] = [
+            {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": _variable(n)}}}
+            for n, name in enumerate(names)
+        ]
+    if plan.privileged:
+        user["securityContext"] = {"privileged": True}
+    if plan.hold:
+        # Ready means held: the only word that a pod without a way to us can say while it runs.
+        look = [pod.LAUNCHER, "held", f"{pod.SHARED}/run"]
+        user["readinessProbe"] = {"exec": {"command": look}, "periodSeconds": _LOOK, "failureThreshold": 1}
+    return user
+
+
+def _shared() -> list[dict[str, Any]]:
+    """The folder of all containers as the task has it: part by part, since what is mounted it cannot replace."""
+    return [
+        {"name": "osmo", "mountPath": f"{pod.SHARED}/{part}", "subPath": part, "readOnly": only_to_read}
+        for part, only_to_read in pod.TASK_SEES
+    ]
+
+
+def _shown(plan: AttemptPlan) -> list[dict[str, Any]]:
+    """Folders of the node, and files of credentials."""
+    mounts: list[dict[str, Any]] = []
+    for number, one in enumerate(plan.mounts):
+        source, _, target = one.partition(":")
+        mounts.append({"name": _mount(number), "mountPath": target or source})
+    files = [(file.path, _file(n)) for n, file in enumerate(plan.secrets.files) if pod.mountable(file.path)]
+    if _MASKED in _given(plan):
+        files.append((pod.MASKED, _MASKED))
+    return mounts + [{"name": "osmo-given", "mountPath": path, "subPath": key, "readOnly": True} for path, key in files]
+
+
+def _mount(number: int) -> str:
+    return f"node-{number}"
 
 
 def _files(plan: AttemptPlan) -> list[dict[str, Any]]:

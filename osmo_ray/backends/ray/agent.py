@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -79,7 +79,7 @@ class NodeAgent:
         self._started: asyncio.Task[None] | None = None
         self._sessions, self._relays = SessionDoor(self._inside), Relays(self._inside)
         verbs = (self.report, self.apply, self.delete, self.attempts, self.observe, self.settle, self.logs, self.usage)
-        self._door = Door({verb.__name__: verb for verb in verbs})
+        self._door = Door({verb.__name__: verb for verb in verbs}, {"follow": self.follow})
 
     async def _inside(self, ask: Ask, end: int) -> None:
         await (await self._ready()).inside(ask, end)
@@ -144,11 +144,25 @@ class NodeAgent:
     async def observe(self, listener: str, wait: float) -> Sequence[Observation]:
         """News since the last call; each call also tells the tasks that a controller is alive. A new listener takes
         over from the one before, whose call may still be open although its controller is gone."""
+        return await self._news(await self._listened(listener), wait)
+
+    async def follow(self, listener: str, wait: float) -> AsyncIterator[Sequence[Observation]]:
+        """`observe` again and again for `wait` seconds; who asks no more is no proof of a controller that lives."""
+        host = await self._listened(listener)
+        until = time.monotonic() + wait
+        while self._listener == listener and (left := until - time.monotonic()) > 0:
+            if seen := await self._news(host, left):
+                yield seen
+
+    async def _listened(self, listener: str) -> NodeHost:
         host = await self._ready()
         host.renew(self._lease)
         if listener != self._listener and self._observing is not None:
             self._observing.cancel()
         self._listener = listener
+        return host
+
+    async def _news(self, host: NodeHost, wait: float) -> Sequence[Observation]:
         self._observing = asyncio.ensure_future(self._observe(host, wait))
         try:
             return self._programs.translate(await self._observing)

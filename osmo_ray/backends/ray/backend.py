@@ -6,7 +6,8 @@ import asyncio
 import logging
 import uuid
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +38,8 @@ _ROUND = 1.0
 _NAME_AFTER = 1.0
 _CALL = 15.0
 """Seconds that an agent may take to answer before it counts as silent."""
+_LISTEN = 5.0
+"""Seconds after which a listener says again that it is there."""
 
 
 class RayBackend:
@@ -175,13 +178,16 @@ class RayBackend:
 
     async def _ask(self, node: str, verb: str, *args: Any, limit_s: float = _CALL) -> Any:
         """One call to an agent, with its faults in the words of the protocol."""
-        agent = self._agents.known.get(node)
-        if agent is None:
-            raise BackendUnavailable(f"node {node} is not part of the cluster now")
+        agent = self._agent(node)
+        async with self._faults(node, verb, limit_s):
+            line = await self._lines.to(node, agent)
+            return await (line.ask(verb, *args) if line else getattr(agent, verb).remote(*args))
+
+    @asynccontextmanager
+    async def _faults(self, node: str, verb: str, limit_s: float) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(limit_s):
-                line = await self._lines.to(node, agent)
-                return await (line.ask(verb, *args) if line else getattr(agent, verb).remote(*args))
+                yield
         except TimeoutError as error:
             raise BackendUnavailable(f"node {node} did not answer {verb} within {limit_s:g} s") from error
         except NodeStaleEpoch as error:
@@ -191,16 +197,28 @@ class RayBackend:
             raise BackendUnavailable(f"node {node}: {type(error).__name__}") from error
 
     async def _follow(self, node: str) -> None:
-        """Keep one long poll open to an agent; what a broken one missed, the tidy loop finds by listing."""
+        """Keep listening to an agent; what a broken call missed, the tidy loop finds by listing."""
         while True:
             try:
-                seen = await self._ask(node, "observe", self._listener, 5.0)
-                if seen:
-                    self._unnamed.difference_update(o.key for o in seen if o.phase in (Phase.FINISHED, Phase.LOST))
-                    self._news.put_nowait(seen)
+                await self._listen(node)
             except BackendUnavailable as error:
                 log.info("%s", error)
                 await asyncio.sleep(0.5)
+
+    async def _listen(self, node: str) -> None:
+        """For a while: over a line news come by themselves, otherwise one long poll brings them."""
+        agent = self._agent(node)
+        async with self._faults(node, "observe", _LISTEN + _CALL):
+            line = await self._lines.to(node, agent)
+            if line is not None:
+                await line.hear(self._heard, "follow", self._listener, _LISTEN)
+            else:
+                self._heard(await agent.observe.remote(self._listener, _LISTEN))
+
+    def _heard(self, seen: Sequence[Observation]) -> None:
+        if seen:
+            self._unnamed.difference_update(o.key for o in seen if o.phase in (Phase.FINISHED, Phase.LOST))
+            self._news.put_nowait(seen)
 
     def _name_later(self, per_node: Mapping[str, Sequence[AttemptPlan]]) -> None:
         """One call per attempt, named after it, is how Ray's dashboard shows what runs. It costs both sides a

@@ -15,13 +15,17 @@ import pickle
 import secrets
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 _SIZE = struct.Struct(">I")
 _SECRET = 32
+_DONE, _FAILED, _MORE = 0, 1, 2
+"""What an answer says of its call."""
 Verb = Callable[..., Awaitable[Any]]
+Source = Callable[..., AsyncIterator[Any]]
+"""A verb that has many answers, each told when it is there."""
 
 
 class LineBroken(ConnectionError):
@@ -37,10 +41,11 @@ class Address:
 
 
 class Door:
-    """The agent's side: answers calls of these verbs."""
+    """The agent's side: answers calls of these verbs, and tells what these sources give."""
 
-    def __init__(self, verbs: Mapping[str, Verb]) -> None:
+    def __init__(self, verbs: Mapping[str, Verb], sources: Mapping[str, Source] | None = None) -> None:
         self._verbs = verbs
+        self._sources = sources or {}
         self._address: Address | None = None
         self._server: asyncio.Server | None = None
         self._busy: set[asyncio.Task[None]] = set()
@@ -71,16 +76,24 @@ class Door:
     async def _answer(self, frame: tuple[int, str, tuple[Any, ...]], writer: asyncio.StreamWriter) -> None:
         number, verb, args = frame
         try:
-            answer = (number, True, await self._verbs[verb](*args))
+            if verb in self._sources:
+                async for value in self._sources[verb](*args):
+                    await _tell(writer, verb, (number, _MORE, value))
+                    if writer.is_closing():
+                        return
+                answer: tuple[int, int, Any] = (number, _DONE, None)
+            else:
+                answer = (number, _DONE, await self._verbs[verb](*args))
         except Exception as error:
-            answer = (number, False, error)
-        if not writer.is_closing():
-            try:
-                _write(writer, answer)
-            except Exception as error:  # pickle raises whatever the value's own hooks raise
-                _write(writer, (number, False, RuntimeError(f"{verb} gave what cannot be sent: {error}")))
-            with contextlib.suppress(ConnectionError):
-                await writer.drain()
+            answer = (number, _FAILED, error)
+        await _tell(writer, verb, answer)
+
+
+def _nobody(_: Any) -> None:
+    pass
+
+
+_GONE: tuple[None, Callable[[Any], None]] = (None, _nobody)
 
 
 class Line:
@@ -88,7 +101,7 @@ class Line:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
-        self._open: dict[int, asyncio.Future[Any]] = {}
+        self._open: dict[int, tuple[asyncio.Future[Any], Callable[[Any], None]]] = {}
         self._last = 0
         self._reading = asyncio.ensure_future(self._read(reader))
 
@@ -109,13 +122,20 @@ class Line:
     def broken(self) -> bool:
         return self._reading.done()
 
+    async def hear(self, heard: Callable[[Any], None], source: str, *args: Any) -> None:
+        """Call `heard` with each thing that a source gives, until it ends; raises as `ask` does."""
+        await self._call(heard, source, args)
+
     async def ask(self, verb: str, *args: Any) -> Any:
         """The answer, or what the verb raised; LineBroken when the agent went away."""
+        return await self._call(_nobody, verb, args)
+
+    async def _call(self, heard: Callable[[Any], None], verb: str, args: tuple[Any, ...]) -> Any:
         if self.broken:
             raise LineBroken("the agent's process has ended")
         self._last += 1
         number, answer = self._last, asyncio.get_running_loop().create_future()
-        self._open[number] = answer
+        self._open[number] = answer, heard
         try:
             _write(self._writer, (number, verb, args))
             return await answer
@@ -129,11 +149,13 @@ class Line:
     async def _read(self, reader: asyncio.StreamReader) -> None:
         try:
             while True:
-                number, good, value = await _read(reader)
-                waiting = self._open.get(number)
+                number, kind, value = await _read(reader)
+                waiting, heard = self._open.get(number, _GONE)
                 if waiting is None or waiting.done():
                     continue
-                if good:
+                if kind == _MORE:
+                    heard(value)
+                elif kind == _DONE:
                     waiting.set_result(value)
                 else:
                     waiting.set_exception(value)
@@ -141,7 +163,7 @@ class Line:
             pass
         finally:
             self._writer.close()
-            for waiting in self._open.values():
+            for waiting, _ in self._open.values():
                 if not waiting.done():
                     waiting.set_exception(LineBroken("the agent's process has ended"))
 
@@ -156,6 +178,17 @@ def _socket() -> socket.socket:
 async def _read(reader: asyncio.StreamReader) -> Any:
     (size,) = _SIZE.unpack(await reader.readexactly(_SIZE.size))
     return pickle.loads(await reader.readexactly(size))  # noqa: S301 - the peer has shown the secret
+
+
+async def _tell(writer: asyncio.StreamWriter, verb: str, answer: tuple[int, int, Any]) -> None:
+    if writer.is_closing():
+        return
+    try:
+        _write(writer, answer)
+    except Exception as error:  # pickle raises whatever the value's own hooks raise
+        _write(writer, (answer[0], _FAILED, RuntimeError(f"{verb} gave what cannot be sent: {error}")))
+    with contextlib.suppress(ConnectionError):
+        await writer.drain()
 
 
 def _write(writer: asyncio.StreamWriter, value: Any) -> None:

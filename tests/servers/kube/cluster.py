@@ -32,7 +32,7 @@ HERE = Path(__file__).resolve().parent
 UP = HERE.parent / "kube-up"
 HOST_ADDRESS, _NEAR_ADDRESS, _PODS, _CABLE = "10.77.1.1", "10.77.1.2", "10.78.0.0/24", "osmokube0"
 """This host as the cluster's pods see it, at the other end of a cable into the cluster's network namespace."""
-_PORT, _GATEWAY = 16543, 18700
+_PORT, _GATEWAY = int(os.environ.get("OSMO_TEST_KUBE_PORT", "16543")), 18700
 _UBUNTU = "docker.io/library/ubuntu:24.04"
 
 

@@ -1,5 +1,5 @@
 """The runtime image of the tests, assembled without a registry: this machine's Python, the libraries that it loads,
-our package and our launcher.
+our package, what that needs for datasets, and our launcher.
 
     python runtime_image.py LAUNCHER FOLDER
 """
@@ -21,6 +21,17 @@ _LEFT_OUT = shutil.ignore_patterns(
 )  # fmt: skip
 
 
+_DATASETS = (
+    "numpy", "numpy.libs", "pyarrow", "blake3", "yaml", "cryptography", "_cffi_backend*", "pyfastcdc",
+    "typing_extensions.py",
+)  # fmt: skip
+"""What tasks with datasets import of other packages. Nobody's storage but our own gateway is reached from the tests."""
+_UNUSED = shutil.ignore_patterns(
+    "tests", "__pycache__", "include", "src", "*flight*", "_substrait*", "*_s3.so*", "*gandiva*", "*.pyx", "*.pxd",
+    "*.pxi", "*.h",
+)  # fmt: skip
+
+
 def libraries(program: Path) -> list[Path]:
     """The shared libraries that a program or library needs."""
     told = subprocess.run(["ldd", str(program)], capture_output=True, text=True, check=False).stdout
@@ -28,7 +39,8 @@ def libraries(program: Path) -> list[Path]:
 
 
 def copy_libraries(root: Path, of: list[Path]) -> None:
-    for path in {found for one in of for found in libraries(one)}:
+    ours = sysconfig.get_path("platlib")
+    for path in {found for one in of for found in libraries(one) if not found.is_relative_to(ours)}:
         target = root / path.relative_to("/")
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +62,15 @@ def main(launcher: Path, root: Path) -> None:
     shutil.copytree(
         REPOSITORY / "osmo_ray", site / "osmo_ray", ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True
     )
-    copy_libraries(root, [python, *(standard / "lib-dynload").glob("*.so")])
+    theirs = Path(sysconfig.get_path("platlib"))
+    for package in (found for name in _DATASETS for found in theirs.glob(name)):
+        if package.is_dir():
+            shutil.copytree(package, site / package.name, ignore=_UNUSED, dirs_exist_ok=True)
+        else:
+            shutil.copy2(package, site / package.name)
+    linked = [theirs / "pyarrow/libarrow.so", *(theirs / "pyarrow").glob("libarrow.so.*")]
+    linked += (theirs / "cryptography").rglob("*.so")
+    copy_libraries(root, [python, *(standard / "lib-dynload").glob("*.so"), *(one for one in linked if one.exists())])
     (root / "usr/local/bin/python3").symlink_to(python)
     shutil.copy2(launcher, root / "usr/local/bin/osmo-launcher")
     compileall.compile_dir(site / "osmo_ray", quiet=1, stripdir=str(root), prependdir="/")
