@@ -228,6 +228,19 @@ def test_what_osmos_client_takes_is_taken(site: Site, capsys: Capture, tmp_path:
     assert "nowhere: no such file" in osmo(capsys, "data", "check", url, "-c", "nowhere", code=1)
 
 
+def test_what_is_said_is_for_people(site: Site, capsys: Capture) -> None:
+    tree()
+    assert "matches; no version" in osmo(capsys, "dataset", "upload", "cats", "in", "-g", "*.zip", code=1)
+    osmo(capsys, "dataset", "upload", "cats", "in")
+    assert osmo(capsys, "dataset", "tag", "cats:1", "--set", "best") == "version 1 has the tags best\n"
+    assert "nothing to do" in osmo(capsys, "dataset", "tag", "cats:1", code=1)
+    assert osmo(capsys, "dataset", "label", "cats", "--set", "a.b:numeric:1,2", "c:string:x") == "a.b=[1, 2], c=x\n"
+    assert "labels: a.b=[1, 2], c=x" in osmo(capsys, "dataset", "info", "cats")
+    osmo(capsys, "dataset", "delete", "cats", "--all", "--force")
+    assert "1 pack condemned" in osmo(capsys, "dataset", "gc", "--grace", "0")
+    assert osmo(capsys, "dataset", "gc", "--grace", "0").startswith("1 pack deleted, 11 B freed")
+
+
 @pytest.mark.parametrize(
     ("glob", "yes", "no"),
     [

@@ -151,7 +151,7 @@ def the_whole_command_line(cloud: Cloud) -> None:
     assert told("dataset", "verify") == {"wrong": []}
     assert told("dataset", "verify", "--rebuild-index")["datasets"] == 2
     osmo("dataset", "delete", "wolves", "--all", "--force")
-    assert "condemned: 1" in osmo("dataset", "gc", "--grace", "0")
+    assert "1 pack condemned" in osmo("dataset", "gc", "--grace", "0")
     assert "read-only" in osmo("dataset", "upload", "shelf/cats", f"{files}/in", code=2)
     assert json.loads(osmo("data", "check", f"{cloud.place}/raw", "-a", "WRITE"))["status"] == "pass"
     assert told("data", "upload", f"{cloud.place}", f"{files}/raw")["files"] == 1

@@ -23,7 +23,7 @@ from osmo_ray.cli.datasets.common import (
     verb,
 )
 from osmo_ray.sdk.errors import ClientError
-from osmo_ray.spec.quantity import show_bytes
+from osmo_ray.spec.quantity import show_bytes, show_seconds
 
 if TYPE_CHECKING:
     from osmo_ray.data.names import Reference
@@ -55,9 +55,11 @@ def _upload_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _upload(args: argparse.Namespace) -> int:
-    from osmo_ray.objects.datasets.dataset import About
+    from osmo_ray.objects.datasets.dataset import About, any_of
 
     sources = [_source(text) for text in args.paths]
+    if (wanted := pattern(args)) and not any_of(sources, wanted):
+        raise ClientError(f"nothing in {' '.join(args.paths)} matches; no version was made", status=400, code="USAGE")
     metadata, labels = mapping(args.metadata), mapping(args.labels)
     with connect(args) as client:
         into, reference, user = dataset(client, args.name, write=True, create=True)
@@ -283,8 +285,19 @@ def _gc(args: argparse.Namespace) -> int:
 
     with connect(args) as client:
         bucket = buckets.opened(client, args.bucket or buckets.default_name(client), write=True).bucket
-    report = dataclasses.asdict(collect(bucket, Policy(grace=args.grace)))
-    return _said(args, report, "\n".join(f"{name}: {value}" for name, value in report.items()))
+    report = collect(bucket, Policy(grace=args.grace))
+    told = [
+        f"{_packs(report.deleted)} deleted, {show_bytes(report.freed)} freed",
+        f"{_packs(report.condemned)} condemned: they go when nobody has needed them for {show_seconds(args.grace)}",
+    ]
+    told += [f"{_packs(report.rescued)} kept after all: a version needs them"] if report.rescued else []
+    told += [f"{report.given_up} uploads that had died were given up"] if report.given_up else []
+    told += [f"waits: {reason}" for reason in report.waiting]
+    return _said(args, dataclasses.asdict(report), "\n".join(told))
+
+
+def _packs(count: int) -> str:
+    return f"{count} pack{'s' * (count != 1)}"
 
 
 def _checksum_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ Every verb that changes something either has happened when it returns, for every
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -271,6 +272,12 @@ class Dataset:
             self.bucket.append(folder, seen + 1, record)
         except AlreadyExists:
             raise Conflict(f"{what} of {self.name!r} was changed meanwhile; read it again") from None
+
+
+def any_of(sources: Iterable[Source], regex: str) -> bool:
+    """Whether an upload of these sources would have any file or link."""
+    pattern = re.compile(regex)
+    return any(not stat.S_ISDIR(found.status.st_mode) for source in sources for found in _wanted(source, pattern))
 
 
 def _wanted(source: Source, pattern: re.Pattern[str] | None) -> Iterator[Found]:
