@@ -51,7 +51,7 @@ class InputPlan:
     """A folder to fill before the command starts. `source` is a store key prefix when `kind` is `prefix`, a whole
     URL when it is `url`, the name as it was written when it is `dataset`. `alias` is the task name that
     `{{input:<task>}}` may use. `datasets` are the versions to restore, each into a folder of its name; `missing` is a
-    sentence about why they cannot be had."""
+    sentence about why they cannot be had. With `mount` they are mounted where the host can, instead of fetched."""
 
     kind: str
     source: str
@@ -59,6 +59,7 @@ class InputPlan:
     regex: str = ""
     datasets: tuple[DatasetPlan, ...] = ()
     missing: str = ""
+    mount: bool = False
 
 
 @dataclass(frozen=True, slots=True)
