@@ -159,6 +159,7 @@ VERBS: Mapping[str, Entry] = {
         {
             "list": ("list them, with how they are", f"{_CLI}.backends:BACKEND_LIST"),
             "add": ("register a Kubernetes cluster", f"{_CLI}.backends:BACKEND_ADD"),
+            "token": ("a new token for its agent, or none any more", f"{_CLI}.backends:BACKEND_TOKEN"),
             "remove": ("forget one", f"{_CLI}.backends:BACKEND_REMOVE"),
         },
     ),

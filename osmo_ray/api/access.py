@@ -18,10 +18,13 @@ from starlette.requests import HTTPConnection
 from osmo_ray.api.caller import Caller
 from osmo_ray.api.errors import ApiError
 from osmo_ray.api.services import Services
-from osmo_ray.spec.roles import BUILT_IN, EVERYBODY, Role, judge
+from osmo_ray.spec.roles import BUILT_IN, EVERYBODY, PARTS, Role, Verdict, agent_of, judge
 
 PUBLIC = "public"
 """Needs no caller: what must be known before one can log in, and what carries tokens of its own."""
+
+AGENT = "internal:Backend"
+"""What the agent of a registered cluster does, for the backend of its own name and no other."""
 
 ACTIONS: Mapping[str, str] = {
     "GET /api/version": PUBLIC,
@@ -113,6 +116,9 @@ ACTIONS: Mapping[str, str] = {
     "GET /api/x/backend": "backend:List",
     "POST /api/x/backend/{name}": "backend:Write",
     "DELETE /api/x/backend/{name}": "backend:Write",
+    "POST /api/x/backend/{name}/token": "backend:Write",
+    "DELETE /api/x/backend/{name}/token": "backend:Write",
+    "WS /api/x/backend/{name}/agent": AGENT,
     "GET /api/users": "workflow:Read",
     "GET /api/tag": "workflow:Read",
     "GET /api/task": "workflow:Read",
@@ -240,6 +246,8 @@ class Access:
         if verdict.allowed and action in OWNED and not await self._owns(caller, connection):
             action = OWNED[action]
             verdict = judge(roles, action, resource)
+        if action == AGENT and caller.user != agent_of(connection.path_params["name"]):
+            verdict = Verdict(False)
         if not verdict.allowed:
             who = f"the role {verdict.role} denies" if verdict.role else "none of your roles allows"
             what = f"{action} on {resource}" if resource else action
@@ -255,6 +263,8 @@ class Access:
     async def roles(self, caller: Caller) -> list[Role]:
         """What a caller is: what the token says, as far as administrators have not taken it back."""
         names = frozenset(caller.roles)
+        if names and names <= PARTS:
+            return [BUILT_IN[name] for name in sorted(names)]
         if caller.how != "development":
             known = await self._user(caller.user)
             if known.managed:

@@ -26,6 +26,7 @@ from osmo_ray.api.services import Part, Services
 from osmo_ray.backends.inside import Session, Size, Stream
 from osmo_ray.backends.protocol import BackendUnavailable
 from osmo_ray.backends.ray import inside, names
+from osmo_ray.control import links
 from osmo_ray.objects import open_store
 from osmo_ray.providers import oidc, proofs, secrets
 from osmo_ray.providers.passes import Passes
@@ -94,7 +95,7 @@ def services_from(settings: Settings) -> Services:
     key = secrets.key_file(settings.home)
     vault = secrets.load(key)
     store = SqlStore(settings.database, disk_reserve=settings.disk_reserve)
-    agents = AskAgents(ClusterSessions(store, key))
+    agents = AskAgents(ClusterSessions(store, key, links.dial))
     return Services(
         store=store,
         settings=settings,
@@ -110,6 +111,8 @@ def services_from(settings: Settings) -> Services:
         quota=open_quota(source_of(settings)),
         standings=controller_standings,
         outlook=controller_outlook,
+        clusters=controller_clusters,
+        arrive=partial(links.arrive, log_level=settings.log_level),
         vault=vault,
         prove=proofs.prove if settings.prove_credentials else None,
         passes=Passes(secrets.read_keys(key)),
@@ -211,6 +214,16 @@ async def controller_figures() -> Mapping[str, float]:
     except (RayError, ValueError, TimeoutError):
         return {}
     return {**health.counts, "live_workflows": health.live, "nodes": health.nodes, "epoch": health.epoch}
+
+
+async def controller_clusters() -> Mapping[str, str]:
+    """Registered clusters, and why each does not answer; nothing when the controller does not."""
+    try:
+        actor = await asyncio.to_thread(ray.get_actor, names.CONTROLLER, names.NAMESPACE)
+        found: Mapping[str, str] = (await asyncio.wait_for(actor.health.remote(), _CALL)).clusters
+        return found
+    except (RayError, ValueError, TimeoutError):
+        return {}
 
 
 async def controller_standings() -> Sequence[Standing]:

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Protocol
 
 from osmo_ray.backends.inside import Session, Size, Stream
+from osmo_ray.backends.kubernetes.tunnel.pipes import Pipe
 from osmo_ray.backends.protocol import BackendUnavailable
 from osmo_ray.control.credentials import Purse
 from osmo_ray.control.indexing import Indexer
@@ -103,6 +104,10 @@ async def _no_figures() -> Mapping[str, float]:
     return {}
 
 
+async def _no_clusters() -> Mapping[str, str]:
+    return {}
+
+
 async def _no_standings() -> Sequence[Standing]:
     return ()
 
@@ -135,6 +140,10 @@ class Services:
     """What each queue has, as the controller planned last; empty when it does not answer."""
     outlook: Callable[[str], Awaitable[Mapping[str, Outlook]]] = _no_outlook
     """Of a workflow by its uuid: why its groups wait now, and when they may start; empty when nobody answers."""
+    clusters: Callable[[], Awaitable[Mapping[str, str]]] = _no_clusters
+    """Why each registered cluster does not answer now (empty: it does), as the controller has it."""
+    arrive: Callable[[str], Awaitable[Pipe]] | None = None
+    """Where the link of a cluster's agent goes on. Raises `BackendUnavailable`."""
     vault: Vault | None = None
     """Seals credentials; without one none can be set."""
     prove: Callable[[str, str, Mapping[str, str]], None] | None = None

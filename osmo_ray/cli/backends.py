@@ -27,7 +27,14 @@ def _list(args: argparse.Namespace) -> int:
         print_json(found)
         return 0
     rows = [
-        [b["name"], b["kind"], ", ".join(b["pools"]), b["status"], str(b["nodes"]), "; ".join(b["reasons"])]
+        [
+            b["name"],
+            b["kind"] + (", agent" if b["agent"] else ""),
+            ", ".join(b["pools"]),
+            b["status"],
+            str(b["nodes"]),
+            "; ".join(b["reasons"]),
+        ]
         for b in found["backends"]
     ]
     print(table(["Backend", "Kind", "Pools", "Status", "Nodes", "Why"], rows))
@@ -36,19 +43,22 @@ def _list(args: argparse.Namespace) -> int:
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME")
-    parser.add_argument("--kubeconfig", type=Path, required=True, metavar="FILE", help="how to reach the cluster")
+    way = parser.add_mutually_exclusive_group(required=True)
+    way.add_argument("--kubeconfig", type=Path, metavar="FILE", help="how to reach the cluster")
+    way.add_argument("--agent", action="store_true", help="an agent inside the cluster dials out to this platform")
     parser.add_argument("--context", default="", help="of the kubeconfig (default: its current one)")
     parser.add_argument("--namespace", default="", help="where pods are made (default: that of the context)")
     parser.add_argument("--pool", action="append", default=[], help="a pool of this cluster (default: NAME)")
     parser.add_argument("--runtime-image", default="", help="the image that stands beside each task")
     parser.add_argument("--storage-url", default="", help="how its pods reach the storage, if not as everybody")
+    parser.add_argument("--scheduler", choices=["kai"], default="", help="who places groups there, if not we")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML with platforms and a pod template")
 
 
 def _add(args: argparse.Namespace) -> int:
     try:
         body = {**_config(args.config), **_given(args)}
-        body["kubeconfig"] = self_contained(args.kubeconfig)
+        body |= {"agent": True} if args.agent else {"kubeconfig": self_contained(args.kubeconfig)}
     except (OSError, ValueError) as error:
         print(f"osmo backend add: {error}", file=sys.stderr)
         return 2
@@ -58,7 +68,36 @@ def _add(args: argparse.Namespace) -> int:
         print_json(made)
     else:
         print(f"backend {args.name} is registered; its pools: {', '.join(made['pools'])}")
+        if made["token"]:
+            _show_token(args.name, made["token"])
         print("osmo backend list shows when its nodes are seen")
+    return 0
+
+
+def _show_token(name: str, token: str) -> None:
+    print(f"the token of its agent, shown this once; it is good for the link of backend {name} alone:")
+    print(f"  {token}")
+    print("docs/clusters.md says how the agent is installed; `osmo backend token` gives another, or revokes it")
+
+
+def _token_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--revoke", action="store_true", help="let no agent in until a new one is given")
+
+
+def _token(args: argparse.Namespace) -> int:
+    path = f"/api/x/backend/{args.name}/token"
+    with connect(args) as client:
+        if args.revoke:
+            client.http.json("DELETE", path)
+            print(f"the token of backend {args.name} is revoked; its agent is cut off within seconds")
+            return 0
+        made = client.http.json("POST", path)
+    if args.format_type == "json":
+        print_json(made)
+    else:
+        print("the token before is revoked")
+        _show_token(args.name, made["token"])
     return 0
 
 
@@ -69,6 +108,7 @@ def _given(args: argparse.Namespace) -> dict[str, Any]:
         "pools": args.pool,
         "runtime_image": args.runtime_image,
         "storage_url": args.storage_url,
+        "scheduler": args.scheduler,
     }
     return {name: value for name, value in values.items() if value}
 
@@ -118,4 +158,5 @@ def _remove(args: argparse.Namespace) -> int:
 
 BACKEND_LIST = Command(_none, _list)
 BACKEND_ADD = Command(_add_arguments, _add)
+BACKEND_TOKEN = Command(_token_arguments, _token)
 BACKEND_REMOVE = Command(_remove_arguments, _remove)

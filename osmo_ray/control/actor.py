@@ -18,10 +18,12 @@ from pathlib import Path
 
 import ray
 
+from osmo_ray.backends.kubernetes.tunnel.ways import Ways
 from osmo_ray.backends.many import ManyBackends
 from osmo_ray.backends.protocol import Backend
 from osmo_ray.backends.ray.agent import AgentSettings
 from osmo_ray.backends.ray.backend import RayBackend
+from osmo_ray.control import links
 from osmo_ray.control.clusters import Clusters, connect
 from osmo_ray.control.controller import Controller, ControlSettings
 from osmo_ray.control.credentials import Purse
@@ -101,9 +103,10 @@ class ControllerActor:
         self._backends = ManyBackends(RayBackend(settings.backend, settings.agents))
         key = secrets.key_file(Path(settings.agents.home))
         owner = store.database_id()[:12]
+        ways = Ways(links.dial)
 
         def connected(cluster: Cluster) -> Backend:
-            return connect(cluster, key, owner, settings.pods_storage)
+            return connect(cluster, key, owner, settings.pods_storage, ways.path)
 
         self._quota = open_quota(settings.quota or QuotaSource(Path(settings.agents.home)))
         holder = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -126,6 +129,7 @@ class ControllerActor:
         self._up.set()
         await self._controller.run()
         await self._controller.close()
+        await ways.close()
 
     def _heard(self, bell: socket.socket) -> None:
         with suppress(BlockingIOError):

@@ -25,6 +25,10 @@ log = logging.getLogger(__name__)
 VAULT_OWNER = "clusters"
 RUNTIME_IMAGE = "osmo-ray/runtime:0.1"
 """Where a registration names none; see clusters/README.md for how it is made."""
+NAMESPACE = "osmo"
+"""Of tasks, where a registration with an agent names none; `clusters/helm/osmo-backend` makes it."""
+Way = Callable[[str], str]
+"""The local socket that leads to the cluster of this name through its agent."""
 
 
 class ClusterError(ValueError):
@@ -43,6 +47,10 @@ class Registration:
     """How its pods reach the storage, where that differs from what the platform says."""
     platforms: tuple[Platform, ...] = (Platform("default"),)
     template: Mapping[str, Any] = field(default_factory=dict)
+    agent: bool = False
+    """Reached through an agent inside, so that there is no kubeconfig."""
+    scheduler: str = ""
+    """Who places groups there: `kai`, or empty for us."""
 
     def to_json(self) -> str:
         platforms = [
@@ -58,6 +66,8 @@ class Registration:
                 "storage_url": self.storage_url,
                 "platforms": platforms,
                 "template": dict(self.template),
+                "agent": self.agent,
+                "scheduler": self.scheduler,
             }
         )
 
@@ -67,7 +77,7 @@ class Registration:
         platforms = tuple(Platform(p["name"], p["labels"], tuple(p["tolerations"])) for p in value["platforms"])
         return Registration(
             tuple(value["pools"]), value["context"], value["namespace"], value["runtime_image"],
-            value["storage_url"], platforms, value["template"],
+            value["storage_url"], platforms, value["template"], value.get("agent", False), value.get("scheduler", ""),
         )  # fmt: skip
 
 
@@ -76,13 +86,13 @@ def seal(key: Path, name: str, kubeconfig: str) -> str:
     return base64.b64encode(secrets.load(key).seal(VAULT_OWNER, name, {"kubeconfig": kubeconfig})).decode()
 
 
-def connect(cluster: Cluster, key: Path, owner: str, storage_url: str) -> Backend:
+def connect(cluster: Cluster, key: Path, owner: str, storage_url: str, way: Way | None = None) -> Backend:
     """The backend of a registered cluster. Raises `ClusterError`; does not ask the cluster anything. What talks to
     Kubernetes is loaded here: most platforms have no cluster."""
     from osmo_ray.backends.kubernetes.backend import KubernetesBackend
     from osmo_ray.backends.kubernetes.client import HttpApi
 
-    registered, access = _opened(cluster, key)
+    registered, access = _opened(cluster, key, way)
     settings = ClusterSettings(
         owner=owner,
         storage_url=registered.storage_url or storage_url,
@@ -90,25 +100,28 @@ def connect(cluster: Cluster, key: Path, owner: str, storage_url: str) -> Backen
         namespace=registered.namespace or access.namespace,
         platforms=registered.platforms,
         template=registered.template,
+        scheduler=registered.scheduler,
     )
     return KubernetesBackend(cluster.name, HttpApi(access), settings)
 
 
-def sessions(cluster: Cluster, key: Path, owner: str) -> PodSessions:
+def sessions(cluster: Cluster, key: Path, owner: str, way: Way | None = None) -> PodSessions:
     """The way into a cluster's pods, without what else a backend does. Raises `ClusterError`."""
     from osmo_ray.backends.kubernetes.client import HttpApi
     from osmo_ray.backends.kubernetes.inside import PodSessions
 
-    registered, access = _opened(cluster, key)
+    registered, access = _opened(cluster, key, way)
     return PodSessions(cluster.name, HttpApi(access), registered.namespace or access.namespace, owner)
 
 
-def _opened(cluster: Cluster, key: Path) -> tuple[Registration, Access]:
-    from osmo_ray.backends.kubernetes.kubeconfig import open_kubeconfig
+def _opened(cluster: Cluster, key: Path, way: Way | None) -> tuple[Registration, Access]:
+    from osmo_ray.backends.kubernetes.kubeconfig import Access, open_kubeconfig
 
     try:
-        vault = secrets.load(key)
         registered = Registration.from_json(cluster.settings)
+        if registered.agent and way is not None:
+            return registered, Access(f"http://{cluster.name}.agent", NAMESPACE, None, socket=way(cluster.name))
+        vault = secrets.load(key)
         text = vault.open(VAULT_OWNER, cluster.name, base64.b64decode(cluster.sealed))["kubeconfig"]
         return registered, open_kubeconfig(text, registered.context)
     except (secrets.SecretError, ValueError, KeyError) as error:
@@ -163,6 +176,12 @@ class Clusters:
             log.info("cluster %s is registered", row.name)
         except ClusterError as error:
             log.error("%s", error)
+
+
+def delegating(rows: Sequence[Cluster]) -> Mapping[str, str]:
+    """Clusters that place by themselves, and the default platform of each as the cluster calls it."""
+    found = {row.name: Registration.from_json(row.settings) for row in rows}
+    return {name: one.platforms[0].name for name, one in found.items() if one.scheduler}
 
 
 def _default_platform(row: Cluster) -> str:

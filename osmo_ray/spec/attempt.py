@@ -202,6 +202,38 @@ class AttemptPlan:
     """The pool allows Ray programs, which run outside the sandbox."""
 
 
+ANYWHERE = "/*"
+"""How the node of an attempt ends that its cluster has not placed yet: `<cluster>/*`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """Attempts that a cluster places together: within one domain of the node label `required`, or if it can be of
+    `preferred`. `parts` are within it, by finer labels. Those of a group stay the same while its tasks end."""
+
+    name: str
+    keys: tuple[AttemptKey, ...] = ()
+    required: str = ""
+    preferred: str = ""
+    parts: tuple[Near, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Delegated:
+    """What a cluster that places groups by itself has to know of one."""
+
+    pool: str
+    priority: str
+    share: tuple[float, float, float] = (-1.0, -1.0, 1.0)
+    """GPUs of the pool: guarantee, maximum (-1: no bound), weight."""
+    levels: tuple[str, ...] = ()
+    """The pool's topology: labels of nodes, coarse to fine."""
+    parts: tuple[Near, ...] = ()
+    platforms: Mapping[AttemptKey, str] = field(default_factory=dict)
+    excluded: Mapping[AttemptKey, tuple[str, ...]] = field(default_factory=dict)
+    """Names of nodes that an attempt must not go to."""
+
+
 @dataclass(frozen=True, slots=True)
 class GroupPlan:
     """What should run of one group: exactly these attempts, no older ones."""
@@ -210,6 +242,8 @@ class GroupPlan:
     workflow_id: str
     name: str
     attempts: tuple[AttemptPlan, ...]
+    delegated: Delegated | None = None
+    """Only for clusters that place by themselves."""
 
 
 class Phase(StrEnum):

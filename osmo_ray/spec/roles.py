@@ -140,6 +140,15 @@ def _allow(*actions: str, resources: tuple[str, ...] = ("*",)) -> Policy:
     return Policy(Effect.ALLOW, actions, resources)
 
 
+PARTS = frozenset({"osmo-backend", "osmo-ctrl"})
+"""Roles of parts of the platform: whoever has one of these alone is no person, and may not do what everybody may."""
+
+
+def agent_of(backend: str) -> str:
+    """Whose tokens those of a backend's agent are: a name that no person can have."""
+    return f"backend:{backend}"
+
+
 EVERYBODY = Role(
     "osmo-default",
     "what everybody has who is known",

@@ -36,6 +36,7 @@ MAY = {
     "config": "admin",
     "audit": "admin",
     "backend": "admin",
+    "internal": "parts of the platform",
 }
 PEOPLE = ("nobody", "viewer", "user", "admin")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from osmo_ray.backends.kubernetes.client import ApiError, Object
+from osmo_ray.backends.kubernetes.client import OPENED, ApiError, Object
 from osmo_ray.backends.kubernetes.reflector import Reflector
 from osmo_ray.backends.protocol import BackendUnavailable
 
@@ -112,4 +112,18 @@ async def test_without_the_right_to_see_it_is_empty_where_that_is_allowed():
     watching.reflector.start()
     await watching.reflector.ready(5)
     assert watching.reflector.objects == {}
+    await watching.reflector.close()
+
+
+async def test_a_watch_that_stands_again_is_well_before_anything_happens():
+    server = Server([page(5)], [[BackendUnavailable("gone")], [event(OPENED, {})]])
+    watching = Watching(server)
+    watching.reflector.start()
+    async with asyncio.timeout(20):
+        while server.asked.count("watch 5") < 2:
+            await asyncio.sleep(0.01)
+            assert watching.reflector.error in ("", "gone")
+        while server.asked.count("watch 5") < 3:
+            await asyncio.sleep(0.01)
+    assert watching.reflector.error == "" and watching.seen == []
     await watching.reflector.close()

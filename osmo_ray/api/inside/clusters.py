@@ -10,8 +10,9 @@ import asyncio
 from pathlib import Path
 
 from osmo_ray.api.services import Inside
+from osmo_ray.backends.kubernetes.tunnel.ways import Dial, Ways
 from osmo_ray.backends.protocol import BackendUnavailable
-from osmo_ray.control.clusters import ClusterError, sessions
+from osmo_ray.control.clusters import ClusterError, Way, sessions
 from osmo_ray.store.protocol import Cluster, Store
 
 MARK = "/"
@@ -21,15 +22,18 @@ MARK = "/"
 class ClusterSessions:
     """One way in per cluster, opened when it is first asked for and anew when its registration changes."""
 
-    def __init__(self, store: Store, key: Path) -> None:
-        self._store, self._key = store, key
+    def __init__(self, store: Store, key: Path, dial: Dial) -> None:
+        self._store, self._key, self._dial = store, key, dial
+        self._ways: Ways | None = None
         self._open: dict[str, tuple[Cluster, Inside]] = {}
 
     async def of(self, node: str) -> Inside:
         """What reaches the pods of the cluster that `node` belongs to. Raises `BackendUnavailable`."""
-        return await asyncio.to_thread(self._of, node.partition(MARK)[0])
+        if self._ways is None:
+            self._ways = Ways(self._dial)
+        return await asyncio.to_thread(self._of, node.partition(MARK)[0], self._ways.path)
 
-    def _of(self, name: str) -> Inside:
+    def _of(self, name: str, way: Way) -> Inside:
         row = next((one for one in self._store.clusters() if one.name == name), None)
         if row is None:
             raise BackendUnavailable(f"no cluster {name!r} is registered now")
@@ -37,7 +41,7 @@ class ClusterSessions:
         if known is not None and known[0] == row:
             return known[1]
         try:
-            made = sessions(row, self._key, self._store.database_id()[:12])
+            made = sessions(row, self._key, self._store.database_id()[:12], way)
         except ClusterError as error:
             raise BackendUnavailable(str(error)) from error
         self._open[name] = row, made

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
-from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict
+from fastapi import APIRouter, WebSocket
+from pydantic import BaseModel, ConfigDict, Field
 
-from osmo_ray.api import clusters
+from osmo_ray.api import agents, clusters
 from osmo_ray.api.errors import ApiError
 from osmo_ray.api.services import Services
 from osmo_ray.api.standing import NODE_SILENT
@@ -37,13 +38,15 @@ class PlatformShape(_Shape):
 
 
 class BackendShape(_Shape):
-    """A registration. Without `platforms` all nodes are of one platform, `default`."""
+    """A registration: with a kubeconfig, or with an agent inside the cluster that dials out. Without `platforms` all
+    nodes are of one platform, `default`."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"kubeconfig": "apiVersion: v1\nkind: Config\n...", "pools": ["train"]}]}
     )
 
-    kubeconfig: str
+    kubeconfig: str = ""
+    agent: bool = False
     context: str = ""
     namespace: str = ""
     pools: list[str] = []
@@ -51,6 +54,7 @@ class BackendShape(_Shape):
     storage_url: str = ""
     platforms: dict[str, PlatformShape] = {}
     template: dict[str, Any] = {}
+    scheduler: Literal["", "kai"] = Field("", description="Who places groups there: KAI, or (empty) this platform.")
 
 
 class BackendView(_Shape):
@@ -62,6 +66,17 @@ class BackendView(_Shape):
     status: str
     nodes: int
     reasons: list[str]
+    agent: bool = False
+
+
+class BackendMade(BackendView):
+    """`token` lets the agent of this backend in. It is shown once, when there was none before."""
+
+    token: str = ""
+
+
+class AgentToken(_Shape):
+    token: str
 
 
 class BackendList(_Shape):
@@ -72,27 +87,16 @@ def routes(services: Services) -> APIRouter:
     router = APIRouter(tags=["backend"], prefix="/api/x/backend")
 
     @router.get("")
-    def listed() -> BackendList:
-        return BackendList(backends=views(services))
+    async def listed() -> BackendList:
+        told = await services.clusters()
+        return BackendList(backends=await asyncio.to_thread(views, services, told))
 
     @router.post("/{name}")
-    async def add(name: str, body: BackendShape) -> BackendView:
+    async def add(name: str, body: BackendShape) -> BackendMade:
         _free(services, name, body)
-        await _try(body)
-        platforms = tuple(Platform(n, p.labels, tuple(p.tolerations)) for n, p in body.platforms.items())
-        registered = Registration(
-            tuple(body.pools or [name]),
-            body.context,
-            body.namespace,
-            body.runtime_image,
-            body.storage_url,
-            platforms or (Platform("default"),),
-            body.template,
-        )
-        sealed = seal(secrets.key_file(services.settings.home), name, body.kubeconfig)
-        services.store.save_cluster(Cluster(name, sealed, registered.to_json(), services.clock()))
-        services.wake()
-        return next(view for view in views(services) if view.name == name)
+        if not body.agent:
+            await _try(body)
+        return await asyncio.to_thread(_register, services, name, body)
 
     @router.delete("/{name}")
     def remove(name: str, force: bool = False) -> BackendList:
@@ -107,16 +111,67 @@ def routes(services: Services) -> APIRouter:
             message = f"Backend {name} still runs {rows[0].id}; cancel what runs there, or remove it with --force."
             raise ApiError(message, "USER", 409)
         services.store.delete_cluster(name)
+        agents.revoke(services, name)
         services.wake()
         return BackendList(backends=views(services))
 
+    @router.post("/{name}/token")
+    def renew(name: str) -> AgentToken:
+        _with_agent(services, name)
+        return AgentToken(token=agents.new_token(services, name))
+
+    @router.delete("/{name}/token")
+    def revoke(name: str) -> None:
+        _with_agent(services, name)
+        if not agents.revoke(services, name):
+            raise ApiError(f"The agent of backend {name} has no token.")
+
+    @router.websocket("/{name}/agent")
+    async def agent(socket: WebSocket, name: str) -> None:
+        await agents.serve(services, socket, name)
+
     return router
+
+
+def _register(services: Services, name: str, body: BackendShape) -> BackendMade:
+    platforms = tuple(Platform(n, p.labels, tuple(p.tolerations)) for n, p in body.platforms.items())
+    registered = Registration(
+        tuple(body.pools or [name]),
+        body.context,
+        body.namespace,
+        body.runtime_image,
+        body.storage_url,
+        platforms or (Platform("default"),),
+        body.template,
+        body.agent,
+        body.scheduler,
+    )
+    sealed = "" if body.agent else seal(secrets.key_file(services.settings.home), name, body.kubeconfig)
+    services.store.save_cluster(Cluster(name, sealed, registered.to_json(), services.clock()))
+    token = ""
+    if not body.agent:
+        agents.revoke(services, name)
+    elif not agents.has_token(services, name):
+        token = agents.new_token(services, name)
+    services.wake()
+    view = next(view for view in views(services) if view.name == name)
+    return BackendMade(**view.model_dump(), token=token)
+
+
+def _with_agent(services: Services, name: str) -> None:
+    found = next((c for c in services.store.clusters() if c.name == name), None)
+    if found is None or not Registration.from_json(found.settings).agent:
+        raise ApiError(f"There is no backend {name!r} with an agent; see osmo backend list.")
 
 
 def _free(services: Services, name: str, body: BackendShape) -> None:
     """Names that others have are refused; a cluster may be registered again."""
     if not _NAME.match(name):
         raise ApiError(f"The name {name!r} cannot be used: write at most 40 small letters, digits and dashes.", "USAGE")
+    if bool(body.kubeconfig) == body.agent:
+        raise ApiError("A cluster is registered with a kubeconfig or with an agent: give one of the two.", "USAGE")
+    if body.agent and body.context:
+        raise ApiError("`context` is of a kubeconfig, and a backend with an agent has none.", "USAGE")
     if name == services.settings.backend:
         raise ApiError(f"The name {name!r} is this platform's own backend.", "USAGE")
     taken = clusters.pools(services)
@@ -146,7 +201,8 @@ async def _try(body: BackendShape) -> None:
         await api.close()
 
 
-def views(services: Services) -> list[BackendView]:
+def views(services: Services, told: Mapping[str, str] = {}) -> list[BackendView]:
+    """All backends; `told` is what the controller says of those that do not answer."""
     now = services.clock()
     nodes: dict[str, list[tuple[float, NodeReport]]] = {}
     for backend, at, node in services.store.nodes():
@@ -154,10 +210,17 @@ def views(services: Services) -> list[BackendView]:
     settings = services.settings
     own = _view(settings.backend, "ray", [settings.pool], nodes.get(settings.backend, []), now)
     others = [
-        _view(c.name, "kubernetes", list(Registration.from_json(c.settings).pools), nodes.get(c.name, []), now)
+        _shown(_view(c.name, "kubernetes", list(found.pools), nodes.get(c.name, []), now), found.agent, told)
         for c in services.store.clusters()
+        for found in [Registration.from_json(c.settings)]
     ]
     return [own, *others]
+
+
+def _shown(view: BackendView, agent: bool, told: Mapping[str, str]) -> BackendView:
+    """Of what has no nodes the controller alone knows why."""
+    reasons = view.reasons or [why for why in [told.get(view.name, "")] if why and view.status != "ONLINE"]
+    return view.model_copy(update={"agent": agent, "reasons": reasons})
 
 
 def _view(name: str, kind: str, pools: list[str], seen: Sequence[tuple[float, NodeReport]], now: float) -> BackendView:

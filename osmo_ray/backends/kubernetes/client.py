@@ -18,6 +18,7 @@ from osmo_ray.backends.protocol import BackendUnavailable
 Object = Mapping[str, Any]
 MANAGER = "osmo-ray"
 _TIMEOUT = httpx.Timeout(15.0, connect=5.0)
+OPENED = "OPENED"
 _WATCH = 300
 """Seconds after which the server ends a watch that it was asked for; a new one goes on where it ended."""
 
@@ -55,7 +56,7 @@ class KubeApi(Protocol):
         ...
 
     def watch(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Object]:
-        """Events `{"type", "object"}` until the server ends the watch."""
+        """Events `{"type", "object"}` until the server ends the watch; `OPENED`, when it has begun, is the first."""
         ...
 
     def lines(self, path: str, query: Mapping[str, str]) -> AsyncIterator[bytes]:
@@ -81,6 +82,7 @@ class HttpApi:
             timeout=_TIMEOUT,
             limits=limits,
             trust_env=False,
+            transport=httpx.AsyncHTTPTransport(uds=access.socket, limits=limits) if access.socket else None,
         )
 
     async def get(self, path: str, query: Mapping[str, str] = {}) -> Object:
@@ -112,6 +114,7 @@ class HttpApi:
     async def watch(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Object]:
         asked = {**query, "watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(_WATCH)}
         async with self._stream(path, asked, _WATCH + 30.0) as answer:
+            yield {"type": OPENED, "object": {}}
             async for line in answer.aiter_lines():
                 if line:
                     yield json.loads(line)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlencode
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -96,12 +97,14 @@ class PodSessions:
         query = urlencode([*words, *(("command", word) for word in argv)])
         path = f"/api/v1/namespaces/{self.namespace}/pods/{name}/exec?{query}"
         access = self.api.access
+        by_socket: dict[str, Any] = {"unix": True, "path": access.socket} if access.socket else {}
         try:
             wire = await connect(
                 "ws" + access.server.removeprefix("http") + path,
                 subprotocols=_PROTOCOLS,
                 additional_headers=access.header,
                 ssl=access.context if access.server.startswith("https") else None,
+                **by_socket,
                 proxy=None,
                 compression=None,
                 open_timeout=_OPEN,

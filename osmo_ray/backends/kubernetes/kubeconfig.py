@@ -32,6 +32,8 @@ class Access:
     namespace: str
     context: ssl.SSLContext | None
     token: str = ""
+    socket: str = ""
+    """Path of a local socket through which the server is reached instead, where an agent stands in between."""
 
     @property
     def header(self) -> dict[str, str]:

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
-from osmo_ray.backends.kubernetes.client import ApiError, KubeApi, Object
+from osmo_ray.backends.kubernetes.client import OPENED, ApiError, KubeApi, Object
 from osmo_ray.backends.protocol import BackendUnavailable
 
 log = logging.getLogger(__name__)
@@ -124,6 +124,8 @@ class Reflector:
         async for event in self._api.watch(self._path, {**self._query, "resourceVersion": self._version}):
             kind, value = event["type"], event["object"]
             self._well()
+            if kind == OPENED:
+                continue  # where nothing happens, nothing more is told for a minute
             if kind == "ERROR":
                 if value.get("code") == 410:
                     raise Gone

@@ -77,7 +77,7 @@ class NodeAgent:
         self._listener = ""
         self._observing: asyncio.Task[Sequence[Observation]] | None = None
         self._started: asyncio.Task[None] | None = None
-        self._sessions, self._relays = SessionDoor(self._inside), Relays(self._inside)
+        self._sessions, self._relays = SessionDoor(self._inside, Ask.from_json), Relays(self._inside)
         verbs = (self.report, self.apply, self.delete, self.attempts, self.observe, self.settle, self.logs, self.usage)
         self._door = Door({verb.__name__: verb for verb in verbs}, {"follow": self.follow})
 

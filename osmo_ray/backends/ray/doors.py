@@ -18,10 +18,10 @@ import struct
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from osmo_ray.backends.ray.line import Address
-from osmo_ray.runtime.inside.frames import Ask, Kind, frame
+from osmo_ray.runtime.inside.frames import Kind, frame
 from osmo_ray.spec.reason import Reason
 
 _SECRET = 32
@@ -33,15 +33,22 @@ _POLL = 20.0
 _FORGOTTEN = 60.0
 """Seconds without a call after which a relayed session counts as left by its caller."""
 
-Begin = Callable[[Ask, int], Awaitable[None]]
-"""Serves a session on the socket behind a file number, which stays the caller's to close."""
+A = TypeVar("A")
+Begin = Callable[[A, int], Awaitable[None]]
+"""Serves what was asked for on the socket behind a file number, which stays the caller's to close."""
 
 
-class SessionDoor:
+class Asked(Protocol):
+    """What a caller wants, as it goes over the line."""
+
+    def to_json(self) -> Any: ...
+
+
+class SessionDoor(Generic[A]):
     """The agent's side for callers of its own host."""
 
-    def __init__(self, begin: Begin) -> None:
-        self._begin = begin
+    def __init__(self, begin: Begin[A], parse: Callable[[Any], A]) -> None:
+        self._begin, self._parse = begin, parse
         self._address: Address | None = None
         self._listening: asyncio.Task[None] | None = None
         self._busy: set[asyncio.Task[None]] = set()
@@ -75,11 +82,11 @@ class SessionDoor:
                 (length,) = _LENGTH.unpack(await _exactly(caller, _LENGTH.size))
                 if length > _MOST_WORDS:
                     return
-                ask = Ask.from_json(json.loads(await _exactly(caller, length)))
+                ask = self._parse(json.loads(await _exactly(caller, length)))
             await begin_or_refuse(self._begin, ask, caller)
 
 
-async def begin_or_refuse(begin: Begin, ask: Ask, end: socket.socket) -> None:
+async def begin_or_refuse(begin: Begin[A], ask: A, end: socket.socket) -> None:
     """Start a session on `end`, or say on it why there is none."""
     try:
         await begin(ask, end.fileno())
@@ -97,7 +104,7 @@ class LocalPipe:
         self._closed = False
 
     @classmethod
-    async def connect(cls, address: Address, ask: Ask) -> LocalPipe | None:
+    async def connect(cls, address: Address, ask: Asked) -> LocalPipe | None:
         """None when that socket is not of this host."""
         own = _socket()
         try:
@@ -134,15 +141,15 @@ class _Relay:
     calls: int = 0
 
 
-class Relays:
+class Relays(Generic[A]):
     """The agent's side for callers of other hosts: verbs that Ray's calls reach."""
 
-    def __init__(self, begin: Begin) -> None:
+    def __init__(self, begin: Begin[A]) -> None:
         self._begin = begin
         self._open: dict[str, _Relay] = {}
         self._sweeping: asyncio.Task[None] | None = None
 
-    async def open(self, ask: Ask) -> str:
+    async def open(self, ask: A) -> str:
         """Begin a session; the name is a secret."""
         near, far = socket.socketpair()
         near.setblocking(False)
@@ -209,7 +216,7 @@ class RelayedPipe:
         self._closed = False
 
     @classmethod
-    async def connect(cls, agent: Any, ask: Ask) -> RelayedPipe:
+    async def connect(cls, agent: Any, ask: Asked) -> RelayedPipe:
         return cls(agent, await agent.relay_open.remote(ask))
 
     async def write(self, data: bytes) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 NAMESPACE = "osmo"
 CONTROLLER = "osmo-controller"
 SERVE_APP = "osmo"
+LINKS = "osmo-links"
+"""The actor that holds the links to agents of registered clusters."""
 
 
 def agent(node: str) -> str:

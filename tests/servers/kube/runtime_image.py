@@ -23,9 +23,10 @@ _LEFT_OUT = shutil.ignore_patterns(
 
 _DATASETS = (
     "numpy", "numpy.libs", "pyarrow", "blake3", "yaml", "cryptography", "_cffi_backend*", "pyfastcdc",
-    "typing_extensions.py",
+    "typing_extensions.py", "websockets",
 )  # fmt: skip
-"""What tasks with datasets import of other packages. Nobody's storage but our own gateway is reached from the tests."""
+"""What tasks with datasets, and agents, import of other packages. No storage but our own gateway's is reached from the
+tests."""
 _UNUSED = shutil.ignore_patterns(
     "tests", "__pycache__", "include", "src", "*flight*", "_substrait*", "*_s3.so*", "*gandiva*", "*.pyx", "*.pxd",
     "*.pxi", "*.h",
