@@ -293,9 +293,14 @@ def test_shards_are_the_same_in_a_task_and_outside(platform: Platform) -> None:
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == sum(x * x for x in range(3000))
     assert [v.number for v in Dataset(bucket(platform), "squares").versions()] == [1]
-    id = platform.submit(INSIDE.format(python=sys.executable, example=json.dumps(example.read_text()), root=ROOT))
-    assert platform.wait(id) == "COMPLETED", platform.cli("workflow", "logs", id).stdout
-    assert lines(platform, id, "read") == [done.stdout.strip()]
+    text = INSIDE.format(python=sys.executable, example=json.dumps(example.read_text()), root=ROOT)
+    for one in (text, text.replace("{dataset: squares}", "{dataset: {name: squares, mount: true}}")):
+        id = platform.submit(one)
+        assert platform.wait(id) == "COMPLETED", platform.cli("workflow", "logs", id).stdout
+        assert lines(platform, id, "read") == [done.stdout.strip()]
+    assert "default/squares:1 mounted in" in said(platform, id, "read") or "cannot be mounted" in said(
+        platform, id, "read"
+    )
 
 
 def test_the_example_runs(platform: Platform) -> None:
