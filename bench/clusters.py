@@ -1,4 +1,4 @@
-"""One backend over a cluster of a thousand nodes and five thousand pods: a real control plane, nodes that KWOK pretends.
+"""One backend over a cluster of a thousand nodes and five thousand pods: a real control plane, nodes by KWOK.
 
 What is measured is this side: memory and CPU of the process that holds the backend, calls to the API server per pod,
 and the lag from a change in the cluster to the observation of it, sampled while all goes on.
