@@ -37,6 +37,7 @@ const (
 	piece    = 64 << 10
 	glance   = 500 * time.Millisecond
 	hungUp   = 0x18 // POLLERR | POLLHUP
+	readable = 0x1  // POLLIN
 	notFound = 127
 	notRun   = 126
 	pathOnly = 0x200000 // O_PATH
@@ -93,19 +94,21 @@ func (c *caller) refuse(code, sentence string) {
 
 // gone calls `leave` when the caller has hung up, even while nobody reads what it sent before.
 func (c *caller) gone(leave func()) {
-	for {
-		one := struct {
-			fd              int32
-			events, revents int16
-		}{fd: int32(c.in.Fd())}
-		var wait syscall.Timespec
-		syscall.Syscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&one)), 1, uintptr(unsafe.Pointer(&wait)), 0, 0, 0)
-		if one.revents&hungUp != 0 {
-			leave()
-			return
-		}
+	for polled(c.in, 0)&hungUp == 0 {
 		time.Sleep(glance)
 	}
+	leave()
+}
+
+// polled gives what poll says of a file at this moment, of what is asked for and of errors.
+func polled(file *os.File, events int16) int16 {
+	one := struct {
+		fd              int32
+		events, revents int16
+	}{fd: int32(file.Fd()), events: events}
+	var wait syscall.Timespec
+	syscall.Syscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&one)), 1, uintptr(unsafe.Pointer(&wait)), 0, 0, 0)
+	return one.revents
 }
 
 // inside serves one caller to the end. The exit code says only whether there was one.

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -13,7 +14,7 @@ import (
 )
 
 const (
-	lastWords     = 100 * time.Millisecond
+	quietLooks    = 5
 	mostLastWords = 1 << 20
 	hangUp        = 2 * time.Second
 	subreaper     = 36
@@ -29,7 +30,6 @@ type running struct {
 	master  *os.File // nil without a terminal
 	input   *os.File
 	queue   chan []byte
-	heard   atomic.Int64 // when it last said something
 	said    atomic.Int64 // bytes
 	writing atomic.Int32
 }
@@ -177,7 +177,7 @@ func (r *running) serve(command *exec.Cmd, sources []source) {
 		return
 	case <-ended:
 	}
-	r.lastWords(silent, len(sources), gone)
+	r.lastWords(silent, sources, gone)
 	code := command.ProcessState.ExitCode()
 	if status, ok := command.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		code = 128 + int(status.Signal())
@@ -192,10 +192,8 @@ func (r *running) pass(from source, silent chan<- struct{}) {
 		n, err := from.file.Read(buffer)
 		if n > 0 {
 			r.writing.Add(1)
-			r.heard.Store(time.Now().UnixNano())
 			r.said.Add(int64(n))
 			r.to.say(from.kind, buffer[:n])
-			r.heard.Store(time.Now().UnixNano())
 			r.writing.Add(-1)
 		}
 		if err != nil {
@@ -205,23 +203,27 @@ func (r *running) pass(from source, silent chan<- struct{}) {
 	}
 }
 
-// lastWords waits for what the command wrote before its end, not for what it left running.
-func (r *running) lastWords(silent <-chan struct{}, sources int, gone <-chan struct{}) {
-	most, begun := r.said.Load()+mostLastWords, time.Now().UnixNano()
-	for sources > 0 && r.said.Load() < most {
+// lastWords waits for what the command wrote before its end, not for what it left running. Looks are counted, not
+// time: this process may itself have been held up.
+func (r *running) lastWords(silent <-chan struct{}, sources []source, gone <-chan struct{}) {
+	most, left, quiet, said := r.said.Load()+mostLastWords, len(sources), 0, int64(-1)
+	for left > 0 && r.said.Load() < most && quiet < quietLooks {
 		select {
 		case <-gone:
 			return
 		case <-silent:
-			sources--
+			left--
 		case <-time.After(look):
-			quiet := time.Now().UnixNano() - max(r.heard.Load(), begun)
-			if r.writing.Load() == 0 && quiet > int64(lastWords) {
-				return
+			quiet++
+			if now := r.said.Load(); now != said || r.writing.Load() > 0 || slices.ContainsFunc(sources, source.waits) {
+				quiet, said = 0, now
 			}
 		}
 	}
 }
+
+// waits says whether there is something to read.
+func (s source) waits() bool { return polled(s.file, readable)&readable != 0 }
 
 // write gives the command what was sent; a nil is the end of its input.
 func (r *running) write() {

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -101,6 +102,27 @@ def test_input_ends_where_it_is_said_to(call):
     assert one.hear()[0] is Kind.STARTED
     out, errors, code = one.rest()
     assert (len(out), errors, code) == (300_000, b"", 0)
+
+
+def test_a_launcher_that_is_held_up_loses_no_last_words(call, tmp_path: Path):
+    """The command writes as much as a pipe takes, and ends, while nobody reads."""
+    one = call(command("sh", "-c", f"read x; head -c 60000 /dev/zero; echo >{tmp_path}/done"))
+    assert one.hear()[0] is Kind.STARTED
+    for _ in range(5):
+        os.kill(one.process.pid, signal.SIGSTOP)
+        one.say(Kind.DATA, b"go\n")
+        time.sleep(0.15)
+        os.kill(one.process.pid, signal.SIGCONT)
+    out, _, code = one.rest()
+    assert (len(out), code) == (60000, 0)
+
+
+@pytest.mark.parametrize("kept", ["", ">/dev/null", "2>/dev/null"])
+def test_what_a_command_leaves_running_is_not_waited_for(call, kept: str):
+    """Whichever of its streams that has."""
+    one = call(command("sh", "-c", f"sleep 600 {kept} & echo begun; exit 3"))
+    assert one.hear()[0] is Kind.STARTED
+    assert one.rest() == (b"begun\n", b"", 3)
 
 
 def test_a_terminal_has_a_size_that_changes(call):
