@@ -106,13 +106,18 @@ def test_input_ends_where_it_is_said_to(call):
 
 def test_a_launcher_that_is_held_up_loses_no_last_words(call, tmp_path: Path):
     """The command writes as much as a pipe takes, and ends, while nobody reads."""
-    one = call(command("sh", "-c", f"read x; head -c 60000 /dev/zero; echo >{tmp_path}/done"))
+    script = f"until test -e {tmp_path}/go; do :; done; head -c 60000 /dev/zero; echo >{tmp_path}/done"
+    one = call(command("sh", "-c", script))
     assert one.hear()[0] is Kind.STARTED
-    for _ in range(5):
-        os.kill(one.process.pid, signal.SIGSTOP)
-        one.say(Kind.DATA, b"go\n")
-        time.sleep(0.15)
+    os.kill(one.process.pid, signal.SIGSTOP)
+    (tmp_path / "go").touch()
+    World(tmp_path).until("done")
+    for _ in range(12):
         os.kill(one.process.pid, signal.SIGCONT)
+        time.sleep(0.0003)
+        os.kill(one.process.pid, signal.SIGSTOP)
+        time.sleep(0.12)
+    os.kill(one.process.pid, signal.SIGCONT)
     out, _, code = one.rest()
     assert (len(out), code) == (60000, 0)
 
