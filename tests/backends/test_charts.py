@@ -10,17 +10,25 @@ from typing import Any
 import pytest
 import yaml
 
+from osmo_ray import settings as settings_room
 from osmo_ray.backends.kubernetes.tunnel import guard
 from tests.servers.kube.agents import CHART, HELM, helm, kubectl
 from tests.servers.kube.cluster import HERE, Cluster
 
 pytestmark = pytest.mark.kubernetes
+PLATFORM = CHART.parent / "osmo-ray"
+SERVE = HERE.parents[2] / "serve/config.yaml"
+OURS = (
+    "url=https://osmo.example.org", "database.existingSecret=db", "storage.url=s3://osmo/x",
+    "secretKey.existingSecret=key", "ingress.host=osmo.example.org",
+)  # fmt: skip
 GIVEN = ("backend.name=lab", "backend.url=https://osmo.example.org", "token.existingSecret=lab-token")
 ALL = ("rbac.ray=true", "rbac.kai=true", "rbac.kueue=true")
 METHODS = {
     "get": "GET", "list": "GET", "watch": "GET", "create": "POST", "patch": "PATCH", "update": "PUT",
     "delete": "DELETE", "deletecollection": "DELETE",
 }  # fmt: skip
+PLATFORMS = sorted((PLATFORM / "values").glob("*.yaml"))
 VALUES = sorted((CHART / "values").glob("*.yaml"))
 Rights = dict[tuple[str, str], frozenset[str]]
 
@@ -56,10 +64,20 @@ def as_guarded(found: Rights) -> Rights:
     return {name: (guard.READ if name[1] == "pods/exec" else methods) for name, methods in found.items()}
 
 
-@pytest.mark.parametrize("values", [None, *VALUES], ids=lambda v: v.stem if v else "none")
-def test_charts_have_no_faults_that_helm_sees(values: Path | None):
+def named(values: Path | None) -> str:
+    return values.stem if values else "none"
+
+
+@pytest.mark.parametrize("values", [None, *VALUES], ids=named)
+def test_the_backends_chart_has_no_faults_that_helm_sees(values: Path | None):
     file = ["-f", values] if values else []
     assert "0 chart(s) failed" in helm("lint", "--strict", CHART, *file)
+
+
+@pytest.mark.parametrize("values", [None, *PLATFORMS], ids=named)
+def test_the_platforms_chart_has_no_faults_that_helm_sees(values: Path | None):
+    file = ["-f", values] if values else []
+    assert "0 chart(s) failed" in helm("lint", "--strict", PLATFORM, *file)
 
 
 def test_agents_let_through_what_their_account_may_and_nothing_else():
@@ -85,12 +103,43 @@ def test_the_plain_manifest_gives_the_least_that_the_chart_gives():
         ((*GIVEN, "tasks.podSecurity=none"), "podSecurity"),
         ((*GIVEN, "backend.url=osmo.example.org"), "url"),
         ((*GIVEN, "agent.networkPolicy.ports={https}"), "ports"),
+        (OURS[1:], "url"),
+        ((*OURS, "database.existingSecret="), "database.existingSecret"),
+        ((*OURS, "secretKey.existingSecret="), "secretKey.existingSecret"),
+        ((*OURS, "storage.url=bucket"), "storage"),
+        ((*OURS, "settings.Retention=1"), "Retention"),
+        ((*OURS, "api.replicas=0"), "replicas"),
     ],
 )
 def test_a_mistake_in_the_values_is_told_where_it_is(sets: tuple[str, ...], said: str):
     given = [part for one in sets for part in ("--set", one)]
-    done = subprocess.run([HELM, "template", "lab", CHART, *given], capture_output=True, text=True, check=False)
+    chart = PLATFORM if OURS[1] in sets else CHART
+    done = subprocess.run([HELM, "template", "lab", chart, *given], capture_output=True, text=True, check=False)
     assert done.returncode and said in done.stderr
+
+
+def service(*sets: str) -> dict[str, Any]:
+    found = objects(rendered(*OURS, *sets, chart=PLATFORM, namespace="osmo"))
+    (made,) = [one for one in found if one["kind"] == "RayService"]
+    return dict(made["spec"])
+
+
+def test_kuberay_gets_what_serve_deploy_gets():
+    """The same applications; what a cluster of one's own has on loopback, pods have for their service."""
+    made, own = yaml.safe_load(service()["serveConfigV2"]), yaml.safe_load(SERVE.read_text())
+    made["applications"][0]["args"] = {}
+    made["http_options"]["host"] = own["http_options"]["host"]
+    assert made | {"proxy_location": own["proxy_location"]} == own
+
+
+def test_settings_of_the_values_are_those_of_the_platform(monkeypatch: pytest.MonkeyPatch):
+    spec = service("settings.retention=604800", "settings.disk_reserve=50000000", "settings.ray_programs=false")
+    (head,) = spec["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"]
+    variables = {one["name"]: one.get("value", "postgresql://x") for one in head["env"]}
+    made = settings_room.load(variables)
+    assert (made.retention, made.disk_reserve, made.ray_programs) == (604800.0, 50000000, False)
+    assert (made.database, made.storage, made.address) == ("postgresql://x", "s3://osmo/x", "https://osmo.example.org")
+    assert made.authenticated
 
 
 def test_queues_are_as_kai_has_them():
@@ -124,7 +173,7 @@ def dry_run(kube: Cluster, found: Sequence[dict[str, Any]]) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("values", [None, *VALUES], ids=lambda v: v.stem if v else "none")
+@pytest.mark.parametrize("values", [None, *VALUES], ids=named)
 def test_a_real_api_server_takes_every_object(kube: Cluster, rooms: None, values: Path | None):
     more = ("tasks.namespace=dry", "token.existingSecret=", "token.value=x", "backend.caBundle=pem")
     more += ("rbac.staticToken=true", "tasks.quota.pods=9", "agent.priorityClassName=system-cluster-critical")
@@ -132,3 +181,29 @@ def test_a_real_api_server_takes_every_object(kube: Cluster, rooms: None, values
     taken = [one for one in found if one["kind"] != "Queue"]  # KAI's own definitions are not in the test cluster
     said = dry_run(kube, taken)
     assert said.count("serverside-applied") == len(taken) >= 11 and "Warning" not in said
+
+
+@pytest.fixture(scope="module")
+def kuberay(kube: Cluster) -> None:
+    """What the API server has to know of a RayService."""
+    file = HELM.parents[1] / "kuberay/now/ray.io_rayservices.yaml"
+    kubectl(kube, "apply", "--server-side", "-f", str(file))
+    kubectl(kube, "wait", "--for=condition=Established", "--timeout=60s", "crd/rayservices.ray.io")
+
+
+@pytest.mark.parametrize("values", [None, *PLATFORMS], ids=named)
+def test_a_real_api_server_takes_the_whole_platform(kube: Cluster, rooms: None, kuberay: None, values: Path | None):
+    """Its pods are put before it once more by themselves, where the strictest pod security judges them."""
+    more = ("oidc.issuer=https://login.example.org", "oidc.existingSecret=oidc", "rbac.quotas=true")
+    more += ("ingress.enabled=true", "networkPolicy.enabled=true", "storage.existingSecret=keys")
+    found = objects(rendered(*OURS, *more, chart=PLATFORM, values=values, namespace="dry-system"))
+    (made,) = [one for one in found if one["kind"] == "RayService"]
+    ray = made["spec"]["rayClusterConfig"]
+    groups = [ray["headGroupSpec"], *ray["workerGroupSpecs"]]
+    for number, group in enumerate(groups):
+        meta = {"name": f"pod-{number}", "namespace": "dry-system", **group["template"]["metadata"]}
+        found.append({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": group["template"]["spec"]})
+    (account,) = [one for one in found if one["kind"] == "ServiceAccount"]
+    kubectl(kube, "apply", "-f", "-", given=yaml.safe_dump(account))  # pods are refused without
+    said = dry_run(kube, found)
+    assert said.count("serverside-applied") == len(found) == 8 and "Warning" not in said
