@@ -51,6 +51,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pool", action="append", default=[], help="a pool of this cluster (default: NAME)")
     parser.add_argument("--runtime-image", default="", help="the image that stands beside each task")
     parser.add_argument("--storage-url", default="", help="how its pods reach the storage, if not as everybody")
+    parser.add_argument("--scheduler", choices=["kai"], default="", help="who places groups there, if not we")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML with platforms and a pod template")
 
 
@@ -107,6 +108,7 @@ def _given(args: argparse.Namespace) -> dict[str, Any]:
         "pools": args.pool,
         "runtime_image": args.runtime_image,
         "storage_url": args.storage_url,
+        "scheduler": args.scheduler,
     }
     return {name: value for name, value in values.items() if value}
 

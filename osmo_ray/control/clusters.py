@@ -49,6 +49,8 @@ class Registration:
     template: Mapping[str, Any] = field(default_factory=dict)
     agent: bool = False
     """Reached through an agent inside, so that there is no kubeconfig."""
+    scheduler: str = ""
+    """Who places groups there: `kai`, or empty for us."""
 
     def to_json(self) -> str:
         platforms = [
@@ -65,6 +67,7 @@ class Registration:
                 "platforms": platforms,
                 "template": dict(self.template),
                 "agent": self.agent,
+                "scheduler": self.scheduler,
             }
         )
 
@@ -74,7 +77,7 @@ class Registration:
         platforms = tuple(Platform(p["name"], p["labels"], tuple(p["tolerations"])) for p in value["platforms"])
         return Registration(
             tuple(value["pools"]), value["context"], value["namespace"], value["runtime_image"],
-            value["storage_url"], platforms, value["template"], value.get("agent", False),
+            value["storage_url"], platforms, value["template"], value.get("agent", False), value.get("scheduler", ""),
         )  # fmt: skip
 
 
@@ -97,6 +100,7 @@ def connect(cluster: Cluster, key: Path, owner: str, storage_url: str, way: Way 
         namespace=registered.namespace or access.namespace,
         platforms=registered.platforms,
         template=registered.template,
+        scheduler=registered.scheduler,
     )
     return KubernetesBackend(cluster.name, HttpApi(access), settings)
 
@@ -172,6 +176,12 @@ class Clusters:
             log.info("cluster %s is registered", row.name)
         except ClusterError as error:
             log.error("%s", error)
+
+
+def delegating(rows: Sequence[Cluster]) -> Mapping[str, str]:
+    """Clusters that place by themselves, and the default platform of each as the cluster calls it."""
+    found = {row.name: Registration.from_json(row.settings) for row in rows}
+    return {name: one.platforms[0].name for name, one in found.items() if one.scheduler}
 
 
 def _default_platform(row: Cluster) -> str:

@@ -16,7 +16,7 @@ from typing import TypeVar
 from osmo_ray.backends.protocol import Backend, BackendUnavailable, StaleEpoch
 from osmo_ray.control import dispatch, notices, retention, schedule, templates, tidy, watch
 from osmo_ray.control.cache import StepCache
-from osmo_ray.control.clusters import Clusters
+from osmo_ray.control.clusters import Clusters, delegating
 from osmo_ray.control.credentials import Purse
 from osmo_ray.control.datasets import Librarian
 from osmo_ray.control.layout import levels_of
@@ -79,6 +79,7 @@ class Controller:
         self.purse, self.librarian = purse, librarian
         self.notify = notify
         self.scheduling = schedule.Scheduling(self.rules, self.settings.platform, quota=quota, clock=clock)
+        self.scheduling.delegating.quota = quota
         self.clusters = clusters
         if clusters is not None:
             self.scheduling.own = backend.name
@@ -217,7 +218,15 @@ class Controller:
             await self._until(self.ledger.dispatch, self.settings.poll)
             epoch = self.ledger.lease.epoch if self.ledger.lease else 0
             sent = await self._passing(
-                dispatch.step(self.ledger, self.backend, self.rules, epoch, self.purse, self.librarian)
+                dispatch.step(
+                    self.ledger,
+                    self.backend,
+                    self.rules,
+                    epoch,
+                    self.purse,
+                    self.librarian,
+                    self.scheduling.delegating,
+                )
             )
             self._count("commands", sent or 0)
 
@@ -295,6 +304,7 @@ class Controller:
                 self.clusters.use_templates(await self.ledger.db(templates.read, self.ledger.store, rows))
             if changed is not None:
                 self.scheduling.know(changed)
+                self.scheduling.delegating.clusters = delegating(rows)
                 self.ledger.schedule.set()
 
     async def _look_at_pools(self) -> None:
@@ -303,6 +313,7 @@ class Controller:
         if (written.revision if written else 0) != self._pools_seen:
             self._pools_seen = written.revision if written else 0
             self.scheduling.levels = levels_of(written.body) if written else {}
+            self.scheduling.delegating.levels = self.scheduling.levels
             self.ledger.schedule.set()
 
     async def _silent(self, now: float) -> dict[str, float]:

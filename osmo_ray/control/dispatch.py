@@ -13,6 +13,7 @@ from osmo_ray.backends.protocol import Backend, PartlyUnavailable
 from osmo_ray.control import credentials, datasets
 from osmo_ray.control.credentials import Purse
 from osmo_ray.control.datasets import BucketAway, Librarian
+from osmo_ray.control.delegating import Delegating
 from osmo_ray.control.ledger import Ledger
 from osmo_ray.control.outputs import external
 from osmo_ray.engine.model import ApplyGroup, DeleteGroup
@@ -33,6 +34,7 @@ async def step(
     epoch: int,
     purse: Purse | None = None,
     librarian: Librarian | None = None,
+    delegating: Delegating | None = None,
 ) -> int:
     """Send what is in the outbox; returns how many commands were settled."""
     found, ledger.outgoing = ledger.outgoing, ()
@@ -43,7 +45,7 @@ async def step(
         await ledger.refresh()
     deletes = [o for o in waiting if isinstance(o.command, DeleteGroup)]
     applies = [o for o in waiting if isinstance(o.command, ApplyGroup)]
-    done = await _apply(ledger, backend, rules, epoch, applies, purse, librarian)
+    done = await _apply(ledger, backend, rules, epoch, applies, purse, librarian, delegating)
     # A group's plan is empty once it has ended, so deleting last is right whatever the order was.
     done += await _delete(ledger, backend, epoch, deletes)
     ledger.sent.update(done)
@@ -68,6 +70,7 @@ async def _apply(
     commands: Sequence[Outgoing],
     purse: Purse | None,
     librarian: Librarian | None,
+    delegating: Delegating | None,
 ) -> list[int]:
     plans: dict[str, GroupPlan] = {}
     seqs: dict[str, list[int]] = {}
@@ -83,6 +86,8 @@ async def _apply(
         if group.uuid not in plans and group.uuid not in away:
             other = await external(ledger, workflow, group)
             plan = group_plan(workflow, group, replace(rules, external=other) if other else rules)
+            if delegating is not None:
+                plan = delegating.fill(workflow, group, plan)
             spec = spec_of(workflow.spec, group)
             if purse is not None and credentials.wanted(spec):
                 plan = await ledger.db(purse.fill, workflow.user, spec, plan)

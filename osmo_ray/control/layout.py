@@ -32,14 +32,15 @@ def asks_for(workflow: Workflow) -> bool:
     return any(resource.topology for resource in workflow.spec.resources.values())
 
 
-def layout(workflow: Workflow, group: Group, levels: Levels) -> Part | None:
-    """The parts of a group; None when no task of it minds. A key that the pool no longer has binds nobody."""
+def layout(workflow: Workflow, group: Group, levels: Levels, *, ended: bool = False) -> Part | None:
+    """The parts of a group, with `ended` also of its tasks that have ended; None when no task of it minds. A key that
+    the pool no longer has binds nobody."""
     specs = {task.name: task for task in spec_of(workflow.spec, group).tasks}
     wishes: dict[str, Mapping[str, Topology]] = {}
     for task in group.tasks:
         resource = workflow.spec.resources.get(specs[task.name].resource, ResourceSpec())
         wanted = {one.key: one for one in resource.topology if one.key in levels}
-        if wanted and not task.status.finished:
+        if wanted and (ended or not task.status.finished):
             wishes[task.uuid] = wanted
     if not wishes:
         return None

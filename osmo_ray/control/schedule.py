@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from osmo_ray.control.delegating import Delegating
 from osmo_ray.control.layout import Levels, asks_for
 from osmo_ray.control.ledger import Events
 from osmo_ray.control.queues import Queues, split
@@ -51,6 +52,8 @@ class Scheduling:
     """Pool -> its topology, coarse to fine."""
     standings: tuple[Standing, ...] = ()
     """What each queue had in the newest cycle; empty where no quotas decide."""
+    delegating: Delegating = field(default_factory=Delegating)
+    """Clusters that place by themselves."""
     _queues: Queues | None = None
     _asks: dict[str, Mapping[str, Need]] = field(default_factory=dict)
     _groups: dict[str, _Seen] = field(default_factory=dict)
@@ -58,6 +61,11 @@ class Scheduling:
 
     def events(self, live: Mapping[str, Workflow]) -> Events:
         """Place what fits now; tell those that wait why, when that is news."""
+        here, there = self.delegating.split(live)
+        found = self._events(here)
+        return {**found, **self.delegating.events(there)} if there else found
+
+    def _events(self, live: Mapping[str, Workflow]) -> Events:
         begun = time.perf_counter()
         quota = self.quota.snapshot() if self.quota else None
         if quota is not None:
@@ -95,6 +103,7 @@ class Scheduling:
     def look(self, live: Mapping[str, Workflow]) -> tuple[Mapping[tuple[str, str], Reason], Sequence[Snapshot]]:
         """Why groups wait at this moment, and the cluster with what runs on it, shard by shard; nothing while quotas
         are not known. Changes nothing."""
+        live, _ = self.delegating.split(live)
         quota = self.quota.snapshot() if self.quota else None
         held = quota or _EVERYTHING
         queues = Queues(self._needs, _rank, self.levels, held is _EVERYTHING)

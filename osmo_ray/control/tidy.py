@@ -17,7 +17,7 @@ from osmo_ray.engine.events import Event, Observed, Tick
 from osmo_ray.engine.limits import next_limit
 from osmo_ray.engine.model import Task, Workflow
 from osmo_ray.engine.status import PRESCHEDULING
-from osmo_ray.spec.attempt import AttemptKey, NodeReport, Observation, Phase
+from osmo_ray.spec.attempt import ANYWHERE, AttemptKey, NodeReport, Observation, Phase
 from osmo_ray.spec.quantity import show_seconds
 from osmo_ray.spec.reason import Reason
 
@@ -50,9 +50,10 @@ async def compare(
     await watch.step(ledger, backend, listed)
     known = {o.key for o in listed}
     answering = {n.name for n in nodes if n.alive and n.name not in silent}
+    offline: frozenset[str] = getattr(backend, "offline", frozenset())
     events: dict[str, list[Event]] = defaultdict(list)
     for workflow in list(ledger.live.values()):
-        if workflow.uuid in sent:
+        if workflow.uuid in sent or workflow.backend in offline:
             continue
         for task in _placed(workflow):
             reason = _lost(task, known, answering, silent, lease, asked)
@@ -82,7 +83,7 @@ def _lost(
 ) -> Reason | None:
     if AttemptKey(task.uuid, task.retry_id) in known:
         return None
-    if task.node in answering:
+    if task.node in answering or task.node.endswith(ANYWHERE):
         waited = now - max(task.times.scheduling, task.times.initializing, task.times.running)
         if waited < SETTLE_IN:
             return None

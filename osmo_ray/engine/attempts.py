@@ -10,7 +10,7 @@ from osmo_ray.engine.exits import BACKEND_ERROR, PREEMPTED, ExitAction, action_f
 from osmo_ray.engine.model import ApplyGroup, Group, Task, Times
 from osmo_ray.engine.propagate import spec_of
 from osmo_ray.engine.status import TaskStatus
-from osmo_ray.spec.attempt import Observation, Phase
+from osmo_ray.spec.attempt import ANYWHERE, Observation, Phase
 from osmo_ray.spec.model import TaskSpec
 from osmo_ray.spec.reason import Reason
 
@@ -23,6 +23,11 @@ def observed(draft: Draft, seen: Observation, policy: Policy, group_name: str = 
     group, task = _locate(draft, seen.key.task_uuid, group_name)
     if group is None or task is None or task.retry_id != seen.key.retry_id or task.status.finished or not task.node:
         return
+    if seen.node and task.node.endswith(ANYWHERE):
+        # Its own cluster has placed it: from now on it is late when it does not start.
+        task = draft.set_task(group.name, task.uuid, node=seen.node, times=replace(task.times, scheduling=seen.at))
+        draft.record("Bound", f"to {seen.node}", group.name, task, seen.at)
+        group = draft.group(group.name)
     match seen.phase:
         case Phase.PENDING:
             _news(draft, group, task, seen)

@@ -9,6 +9,7 @@ from osmo_ray.engine.exits import START_TIMEOUT
 from osmo_ray.engine.model import ApplyGroup, Group, Task, Workflow
 from osmo_ray.engine.propagate import end_group, fail_downstream
 from osmo_ray.engine.status import IN_QUEUE, PRE_RUNNING, PRESCHEDULING, TaskStatus, WorkflowStatus
+from osmo_ray.spec.attempt import ANYWHERE
 from osmo_ray.spec.quantity import show_seconds
 from osmo_ray.spec.reason import Reason
 
@@ -96,8 +97,10 @@ def _workflow_limit(workflow: Workflow, now: float) -> tuple[TaskStatus, Reason]
 
 
 def _starts_still(task: Task) -> bool:
-    """Placed and on its way. Who has come to the barrier has started: how long it waits there is up to others."""
-    return task.status in PRE_RUNNING - PRESCHEDULING and bool(task.times.scheduling) and task.ready < 0
+    """Placed and on its way. Who has come to the barrier has started: how long it waits there is up to others; and who
+    waits in a cluster's own queue has no place yet."""
+    placed = task.status in PRE_RUNNING - PRESCHEDULING and bool(task.times.scheduling)
+    return placed and task.ready < 0 and not task.node.endswith(ANYWHERE)
 
 
 def _starts(draft: Draft, policy: Policy) -> None:

@@ -151,7 +151,7 @@ def _input(workflow: Workflow, wanted: Input, rules: PoolRules) -> InputPlan:
         return InputPlan("url", _named(workflow, wanted.url), regex=wanted.regex)
     if isinstance(wanted, CodeInput):
         return InputPlan("prefix", code_prefix(wanted.digest))
-    return InputPlan("dataset", wanted.name, wanted.name, wanted.regex)
+    return InputPlan("dataset", wanted.name, wanted.name, wanted.regex, mount=wanted.mount)
 
 
 def source(workflow: Workflow, wanted: TaskInput, external: Mapping[tuple[str, str], str]) -> str:

@@ -201,6 +201,7 @@ class Command:
 
     def _begin(self, generation: int, what: tuple[tuple[str, ...], dict[str, str]]) -> None:
         argv, environment = what
+        self.sup.mounts.begin()
         log_in, log_out = os.pipe2(os.O_CLOEXEC)
         try:
             fcntl.fcntl(log_out, fcntl.F_SETPIPE_SZ, _CHUNK)
@@ -264,6 +265,10 @@ class Command:
     def _watch_limits(self) -> None:
         if self.running is None or self._verdict is not None:
             return
+        self.sup.mounts.look()
+        if self.sup.mounts.broken is not None:
+            self._kill_now()
+            return
         now = self.sup.meter.look(self.running.init)
         if self.sup.meter.cgroup is None and now > self.plan.memory:
             self._verdict = reasons.out_of_memory(self.plan, now, self.sup.log.tail(), self.sup.meter.watched)
@@ -276,9 +281,11 @@ class Command:
         if self.sup.job.mode == "container":
             # The engine ends its container and cleans up; killing the engine itself would leave it confused.
             container.kill(self.sup)
+            self.sup.mounts.end()
             self._stay_until_over(_ENGINE_WAIT)
         if self.running is not None and not self._over:
             self.running.kill()
+        self.sup.mounts.end()  # who waits for a file of one is killed only then
         if self.sup.meter.cgroup is not None:
             self.sup.meter.cgroup.kill()
 
@@ -340,6 +347,9 @@ class Command:
             return Ending(failure.exit_code, failure.reason)
         if self._verdict is not None:
             return Ending(reasons.EVICTED, self._verdict)
+        self.sup.mounts.look()
+        if self.sup.mounts.broken is not None:
+            return Ending(reasons.DOWNLOAD_FAILED, self.sup.mounts.broken)
         code = int(end["exit"]) if "exit" in end else 128 + int(end.get("signal", 9))
         meter = self.sup.meter
         usage = meter.usage()

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,21 +51,44 @@ class Got:
 def fetch(place: Place, wanted: DatasetPlan, target: Path, regex: str) -> Got:
     """A version below `target`. Raises `DataError` and `ObjectError`."""
     root = _root(place)
-    bucket = _bucket(place, wanted)
-    dataset = Dataset(bucket, wanted.name)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    told = {"dataset": str(wanted), "checksum": dataset.version(str(wanted.version)).checksum}
-    target.with_name(f".{target.name}.osmo").write_text(json.dumps(told))
-    cache = None
-    if place.job.mode != "pod":  # which shares no folder with other tasks
-        cache = NodeCache(root / "files", Options.load(root.parent / "options.json").dataset_cache)
-    reader = Reader(bucket)
+    dataset = announce(place, wanted, target)
+    cache = _cache(root) if place.job.mode != "pod" else None  # a pod shares no folder with other tasks
+    reader = Reader(dataset.bucket)
     files, size = 0, 0
     for entry in dataset.entries(str(wanted.version), regex=regex):
         files, size = files + (entry.kind is Kind.FILE), size + entry.size
     fetched = restore(dataset.entries(str(wanted.version), regex=regex), target, reader, cache=cache)
     trim(root / "tables", _TABLES)
     return Got(files, size, fetched)
+
+
+def announce(place: Place, wanted: DatasetPlan, target: Path) -> Dataset:
+    """Say beside `target` which version it will be, for `osmo.data.shards`. Raises `DataError` if there is none."""
+    dataset = Dataset(_bucket(place, wanted), wanted.name)
+    told = {"dataset": str(wanted), "checksum": dataset.version(str(wanted.version)).checksum}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.with_name(f".{target.name}.osmo").write_text(json.dumps(told))
+    return dataset
+
+
+def serve(
+    place: Place,
+    wanted: DatasetPlan,
+    target: Path,
+    regex: str,
+    ready: Callable[[], None],
+    trouble: Callable[[str], None],
+) -> str:
+    """A version mounted at `target` until this process is told to end; what there is to say of it then. Raises
+    `DataError` and `ObjectError`."""
+    from osmo_ray.objects.datasets.mounting import How, mount
+
+    root = _root(place)
+    dataset, cache = Dataset(_bucket(place, wanted), wanted.name), _cache(root)
+    target.mkdir(exist_ok=True)
+    mount(dataset, str(wanted.version), target, cache, How(regex, os.geteuid() == 0, ready, trouble))
+    trim(root / "tables", _TABLES)
+    return f"{show_bytes(cache.fetched)} of it fetched"
 
 
 def keep(place: Place, output: OutputPlan, number: int = 0) -> str:
@@ -114,6 +137,10 @@ def _root(place: Place) -> Path:
         root = place.folder.path.parent.parent / "datasets"
     root.mkdir(mode=0o700, exist_ok=True)
     return root
+
+
+def _cache(root: Path) -> NodeCache:
+    return NodeCache(root / "files", Options.load(root.parent / "options.json").dataset_cache)
 
 
 def _bucket(place: Place, wanted: DatasetPlan) -> Bucket:
@@ -195,4 +222,4 @@ def trim(folder: Path, limit: int) -> None:
         left -= status.st_size
 
 
-__all__ = ["Got", "fetch", "keep", "trim"]
+__all__ = ["Got", "announce", "fetch", "keep", "serve", "trim"]

@@ -51,6 +51,17 @@ def bad_mount(source: str, target: str, why: str) -> RuntimeFailure:
     return RuntimeFailure(START_ERROR, Reason("MountFailed", sentence, {"source": source, "target": target}))
 
 
+def mount_failed(source: str, why: str) -> RuntimeFailure:
+    sentence = f"the input {source} could not be mounted again: {why}; without `mount` it is downloaded"
+    return RuntimeFailure(DOWNLOAD_FAILED, Reason("DownloadFailed", sentence, {"source": source}))
+
+
+def mount_died(source: str) -> Reason:
+    """The task is ended: what it went on to read would be missing."""
+    sentence = f"the process that showed the input {source} to the task died, so the task was ended; run it again"
+    return Reason("MountDied", sentence, {"source": source})
+
+
 def upload_failed(target: str, error: Exception | str) -> RuntimeFailure:
     return RuntimeFailure(
         UPLOAD_FAILED, Reason("UploadFailed", f"the output could not be kept at {target}: {error}", {"target": target})

@@ -11,6 +11,7 @@ from osmo_ray.runtime.book import Entry
 from osmo_ray.runtime.cgroups import Parent
 from osmo_ray.runtime.container import Engine
 from osmo_ray.runtime.logs import log_prefix, ship
+from osmo_ray.runtime.mounts import release
 from osmo_ray.runtime.process import boot_id
 from osmo_ray.runtime.work import open_store
 from osmo_ray.spec.attempt import Observation, Phase
@@ -24,6 +25,7 @@ def prove_dead(entry: Entry, cgroup: Parent | None, engine: Engine) -> None:
     killed = _kill_all(entry, cgroup)
     if entry.job.mode == "container":
         engine.remove(str(entry.key))
+    release(entry.folder.data_in)
     (entry.folder.path / _UNSHIPPED).touch()
     ship_late(entry)
     rebooted = entry.supervisor is not None and entry.supervisor.boot != boot_id()

@@ -27,6 +27,7 @@ from osmo_ray.runtime.host import Host
 from osmo_ray.runtime.logs import Log, log_prefix
 from osmo_ray.runtime.masking import Masker
 from osmo_ray.runtime.meter import Meter
+from osmo_ray.runtime.mounts import Mounts
 from osmo_ray.runtime.network import Network
 from osmo_ray.runtime.options import Options
 from osmo_ray.runtime.place import Place
@@ -85,6 +86,7 @@ class Supervisor:
         self.shipper = work.Shipper(job.storage_url, log_prefix(self.plan.workflow_uuid, self.plan.key), folder.log)
         self.meter = Meter(self._cgroup(), (folder.private, folder.data_out))
         self.checkpoints = Checkpoints(self.place, self.log)
+        self.mounts = Mounts(self)
         self.call_limit = float("inf")
         """When work in a child is given up, on the monotonic clock."""
         self.command: Command | None = None
@@ -119,7 +121,7 @@ class Supervisor:
         if self.plan.secrets.missing:
             raise reasons.start_failed(self.plan.secrets.missing)
         if self.plan.inputs:
-            self.call(lambda: work.fetch(self.place, self.log))
+            self.mounts.first(self.call(lambda: work.fetch(self.place, self.log)).get("mounts", []))
         if self.plan.requirements and self.job.mode != "container":
             self.call(self._environment)
         command = Command(self)
@@ -135,6 +137,7 @@ class Supervisor:
             if ending.failed and self.plan.hold > 0 and self._hold(command, ending):
                 continue
             break
+        self.mounts.end()
         self._finish(ending.code, ending.reason, ran=True)
 
     def _last_checkpoint(self, command: Command, ending: Ending) -> Ending:
@@ -257,6 +260,7 @@ class Supervisor:
         return result
 
     def _clean(self) -> None:
+        self.mounts.end()
         process.kill_tree(os.getpid())
         if self.job.mode == "container":
             container.Engine(self.job.engine, "").remove(str(self.plan.key))

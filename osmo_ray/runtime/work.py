@@ -18,7 +18,7 @@ from osmo_ray.runtime import kpis, process, reasons, transfer
 from osmo_ray.runtime.errors import RuntimeFailure
 from osmo_ray.runtime.logs import Log, ship
 from osmo_ray.runtime.place import Place
-from osmo_ray.spec.attempt import InputPlan, OutputPlan
+from osmo_ray.spec.attempt import DatasetPlan, InputPlan, OutputPlan
 from osmo_ray.spec.quantity import show_bytes, show_seconds
 from osmo_ray.spec.reason import Reason
 
@@ -65,13 +65,14 @@ def result(data: bytes) -> dict[str, Any]:
 
 
 def fetch(place: Place, log: Log) -> dict[str, Any]:
-    """Fill the input folders."""
+    """Fill the input folders. The value holds, as `mounts`, the (input, dataset) that are left to be mounted."""
     store = None
+    mounts: list[tuple[int, int]] = []
     for number, one in enumerate(place.job.plan.inputs):
         folder, begun = place.folder.data_in / str(number), time.monotonic()
         try:
             if one.kind == "dataset":
-                _fetch_datasets(place, log, number, one)
+                mounts += _fetch_datasets(place, log, number, one)
                 continue
             if one.kind == "prefix":
                 store = store or open_store(place.job.storage_url)
@@ -84,7 +85,7 @@ def fetch(place: Place, log: Log) -> dict[str, Any]:
             log.say(f"input {number} ({one.source}) failed: {error}")
             raise reasons.download_failed(one.source, error) from error
         log.say(f"input {number}: {_amount(tree)} from {one.alias or one.source} in {_took(begun)}")
-    return {}
+    return {"mounts": mounts}
 
 
 def _fetch_url(url: str, folder: Path, regex: str, how: dict[str, Any]) -> transfer.Tree:
@@ -96,18 +97,52 @@ def _fetch_url(url: str, folder: Path, regex: str, how: dict[str, Any]) -> trans
     return transfer.download_plain(open_store(parent, **how), name, folder, regex)
 
 
-def _fetch_datasets(place: Place, log: Log, number: int, one: InputPlan) -> None:
-    """Imported late: most tasks read no dataset."""
-    from osmo_ray.runtime import datasets
-
+def _fetch_datasets(place: Place, log: Log, number: int, one: InputPlan) -> list[tuple[int, int]]:
+    """Fetch them, or announce them and tell that they are left to be mounted."""
     if one.missing:
         raise ValueError(one.missing)
-    folder = place.folder.data_in / str(number)
-    for wanted in one.datasets:
-        begun = time.monotonic()
-        got = datasets.fetch(place, wanted, folder / wanted.name, one.regex)
-        files = f"{got.files} file{'s' * (got.files != 1)}, {show_bytes(got.size)}"
-        log.say(f"input {number}: {files} from {wanted}, {show_bytes(got.fetched)} of it fetched, in {_took(begun)}")
+    left = []
+    for index, wanted in enumerate(one.datasets):
+        if one.mount and _announced(place, log, number, wanted):
+            left.append((number, index))
+        else:
+            fetch_dataset(place, log, number, index)
+    return left
+
+
+def _announced(place: Place, log: Log, number: int, wanted: DatasetPlan) -> bool:
+    """Whether a dataset is left to be mounted. Imported late: most tasks read no dataset."""
+    from osmo_ray.runtime import datasets, mounts
+
+    if why := mounts.refused(place.job):
+        log.say(not_mounted(number, wanted, why))
+        return False
+    datasets.announce(place, wanted, place.folder.data_in / str(number) / wanted.name)
+    return True
+
+
+def not_mounted(number: int, wanted: DatasetPlan, why: str) -> str:
+    return f"input {number}: {wanted} cannot be mounted, so it is downloaded: {why}"
+
+
+def fetch_dataset(place: Place, log: Log, number: int, index: int) -> dict[str, Any]:
+    """One dataset of an input into its folder."""
+    from osmo_ray.runtime import datasets
+
+    one, begun = place.job.plan.inputs[number], time.monotonic()
+    wanted = one.datasets[index]
+    got = datasets.fetch(place, wanted, place.folder.data_in / str(number) / wanted.name, one.regex)
+    files = f"{got.files} file{'s' * (got.files != 1)}, {show_bytes(got.size)}"
+    log.say(f"input {number}: {files} from {wanted}, {show_bytes(got.fetched)} of it fetched, in {_took(begun)}")
+    return {}
+
+
+def fetch_instead(place: Place, log: Log, number: int, index: int) -> dict[str, Any]:
+    """`fetch_dataset` after a mount failed. Raises RuntimeFailure."""
+    try:
+        return fetch_dataset(place, log, number, index)
+    except (ObjectError, DataError, OSError, ValueError) as error:
+        raise reasons.download_failed(place.job.plan.inputs[number].source, error) from error
 
 
 def _keep_dataset(place: Place, log: Log, number: int, one: OutputPlan) -> None:

@@ -18,10 +18,10 @@ from osmo_ray.spec.attempt import DataKey
 _FIELDS = tuple(f.name for f in fields(DataKey))
 
 
-def data_keys() -> list[DataKey]:
-    """All that are kept here."""
+def data_keys(file: Path | None = None) -> list[DataKey]:
+    """All that are kept here, or in another such file."""
     found = []
-    for endpoint, values in _data(_load()).items():
+    for endpoint, values in _data(_load(file)).items():
         if isinstance(values, Mapping):
             told = {name: str(values[name]) for name in _FIELDS if values.get(name)}
             found.append(DataKey(**{"access_key_id": "", "access_key": "", **told, "endpoint": str(endpoint)}))
@@ -49,11 +49,11 @@ def _path() -> Path:
     return folder() / "config.yaml"
 
 
-def _load() -> dict[str, Any]:
+def _load(file: Path | None = None) -> dict[str, Any]:
     import yaml
 
     try:
-        found = yaml.safe_load(_path().read_text())
+        found = yaml.safe_load((file or _path()).read_text())
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
         return {}
     return found if isinstance(found, dict) else {}

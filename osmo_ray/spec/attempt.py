@@ -51,7 +51,7 @@ class InputPlan:
     """A folder to fill before the command starts. `source` is a store key prefix when `kind` is `prefix`, a whole
     URL when it is `url`, the name as it was written when it is `dataset`. `alias` is the task name that
     `{{input:<task>}}` may use. `datasets` are the versions to restore, each into a folder of its name; `missing` is a
-    sentence about why they cannot be had."""
+    sentence about why they cannot be had. With `mount` they are mounted where the host can, instead of fetched."""
 
     kind: str
     source: str
@@ -59,6 +59,7 @@ class InputPlan:
     regex: str = ""
     datasets: tuple[DatasetPlan, ...] = ()
     missing: str = ""
+    mount: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +201,38 @@ class AttemptPlan:
     """The pool allows Ray programs, which run outside the sandbox."""
 
 
+ANYWHERE = "/*"
+"""How the node of an attempt ends that its cluster has not placed yet: `<cluster>/*`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """Attempts that a cluster places together: within one domain of the node label `required`, or if it can be of
+    `preferred`. `parts` are within it, by finer labels. Those of a group stay the same while its tasks end."""
+
+    name: str
+    keys: tuple[AttemptKey, ...] = ()
+    required: str = ""
+    preferred: str = ""
+    parts: tuple[Near, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Delegated:
+    """What a cluster that places groups by itself has to know of one."""
+
+    pool: str
+    priority: str
+    share: tuple[float, float, float] = (-1.0, -1.0, 1.0)
+    """GPUs of the pool: guarantee, maximum (-1: no bound), weight."""
+    levels: tuple[str, ...] = ()
+    """The pool's topology: labels of nodes, coarse to fine."""
+    parts: tuple[Near, ...] = ()
+    platforms: Mapping[AttemptKey, str] = field(default_factory=dict)
+    excluded: Mapping[AttemptKey, tuple[str, ...]] = field(default_factory=dict)
+    """Names of nodes that an attempt must not go to."""
+
+
 @dataclass(frozen=True, slots=True)
 class GroupPlan:
     """What should run of one group: exactly these attempts, no older ones."""
@@ -208,6 +241,8 @@ class GroupPlan:
     workflow_id: str
     name: str
     attempts: tuple[AttemptPlan, ...]
+    delegated: Delegated | None = None
+    """Only for clusters that place by themselves."""
 
 
 class Phase(StrEnum):

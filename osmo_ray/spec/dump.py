@@ -137,7 +137,8 @@ def _input(wanted: Input) -> dict[str, Any]:
         task = f"{wanted.workflow}:{wanted.task}" if wanted.workflow else wanted.task
         return {"task": task, **_some(regex=wanted.regex)}
     if isinstance(wanted, DatasetInput):
-        return {"dataset": {"name": wanted.name, **_some(regex=wanted.regex, localpath=wanted.localpath)}}
+        more = _some(regex=wanted.regex, localpath=wanted.localpath, mount=wanted.mount)
+        return {"dataset": {"name": wanted.name, **more}}
     if isinstance(wanted, CodeInput):
         return {"code": wanted.digest}
     assert isinstance(wanted, UrlInput)

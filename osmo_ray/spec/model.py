@@ -40,11 +40,12 @@ class TaskInput:
 
 @dataclass(frozen=True, slots=True)
 class DatasetInput:
-    """A version of a dataset: `name` is `[bucket/]name[:tag]`."""
+    """A version of a dataset: `name` is `[bucket/]name[:tag]`. With `mount` its files are fetched as they are read."""
 
     name: str
     regex: str = ""
     localpath: str = ""
+    mount: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -299,7 +299,7 @@ def _ray(model: schema.RayModel) -> RaySpec:
 
 def _input(model: schema.InputModel) -> Input:
     if model.dataset is not None:
-        return DatasetInput(model.dataset.name, model.dataset.regex, model.dataset.localpath)
+        return DatasetInput(model.dataset.name, model.dataset.regex, model.dataset.localpath, model.dataset.mount)
     if model.url is not None:
         return UrlInput(model.url, model.regex)
     if model.code is not None:

@@ -85,6 +85,10 @@ class DatasetInputModel(Model):
     name: Text = Field(description="`[bucket/]name[:tag]`; without a tag the newest version.")
     regex: Text = Field(default="", description="Only files whose path matches from its beginning.")
     localpath: Text = Field(default="", description="Uploaded as a new version by the command line.")
+    mount: bool = Field(
+        default=False,
+        description="Extension: shown read-only and fetched as it is read, where the node can mount; else downloaded.",
+    )
     path: Text = ""
     metadata: Texts = []
     labels: Texts = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from osmo_ray.spec.document import Path
 from osmo_ray.spec.findings import Finding, Findings
-from osmo_ray.spec.model import CodeInput, TaskSpec, WorkflowSpec
+from osmo_ray.spec.model import CodeInput, DatasetInput, TaskSpec, WorkflowSpec
 
 
 def extensions(spec: WorkflowSpec, *, loose: bool) -> Findings:
@@ -21,3 +21,7 @@ def extensions(spec: WorkflowSpec, *, loose: bool) -> Findings:
             for place, wanted in enumerate(task.inputs):
                 if isinstance(wanted, CodeInput):
                     yield Finding((*at, "inputs", place, "code"), "`code` is an extension of this platform", key=True)
+                if isinstance(wanted, DatasetInput) and wanted.mount:
+                    field_at: Path = (*at, "inputs", place, "dataset", "mount")
+                    hint = "leave it out: the same files are then downloaded"
+                    yield Finding(field_at, "`mount` is an extension of this platform", hint, key=True)

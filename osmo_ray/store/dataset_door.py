@@ -38,6 +38,10 @@ class DatasetVerbs(Protocol):
         """What a workflow reads, in order of bucket, name and version."""
         ...
 
+    def renamed(self, bucket: str, old: str, new: str) -> None:
+        """A dataset has another name: who read it, reads it or writes it does so under the new one."""
+        ...
+
     def expect_writes(self, writes: Sequence[DatasetWrite]) -> None:
         """These groups may write these datasets; said once or often."""
         ...

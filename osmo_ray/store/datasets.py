@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, insert, or_, select
+from sqlalchemy import Connection, exists, insert, or_, select, update
 
 from osmo_ray.store.database import Database
 from osmo_ray.store.dataset_nouns import DatasetRead, DatasetWrite
@@ -52,6 +52,22 @@ class Datasets(Verbs):
         r = dataset_reads.c
         ask = _all().where(r.workflow_uuid == workflow_uuid).order_by(r.bucket, r.name, r.version, r.group_uuid)
         return self.database.read(lambda connection: [_read(row) for row in connection.execute(ask.limit(limit))])
+
+    def renamed(self, bucket: str, old: str, new: str) -> None:
+        r, w = dataset_reads, dataset_writes
+        there, wrote = r.alias(), w.alias()
+        read = exists().where(
+            there.c.group_uuid == r.c.group_uuid, there.c.reference == r.c.reference, there.c.name == new
+        )
+        written = exists().where(wrote.c.group_uuid == w.c.group_uuid, wrote.c.bucket == bucket, wrote.c.name == new)
+        reads = update(r).where(r.c.bucket == bucket, r.c.name == old, ~read).values(name=new)
+        writes = update(w).where(w.c.bucket == bucket, w.c.name == old, ~written).values(name=new)
+
+        def work(connection: Connection) -> None:
+            connection.execute(reads)
+            connection.execute(writes)
+
+        self.database.write(work)
 
     def expect_writes(self, writes: Sequence[DatasetWrite]) -> None:
         rows = sorted((w.group_uuid, w.bucket, w.name, w.workflow_uuid) for w in writes)

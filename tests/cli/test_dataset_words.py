@@ -191,6 +191,56 @@ def test_data_at_a_url(site: Site, capsys: Capture, tmp_path: Path) -> None:
     assert "storage URL" in osmo(capsys, "data", "list", "there", code=1)
 
 
+def test_lists_of_folders_prefixes_and_single_objects(site: Site, capsys: Capture, tmp_path: Path) -> None:
+    tree()
+    url = (tmp_path / "there").as_uri()
+    osmo(capsys, "data", "upload", url, "in/*")
+    assert [(o["key"], o["size"]) for o in told(capsys, "data", "list", url)] == [("a.txt", 3), ("sub/", 8)]
+    assert [o["key"] for o in told(capsys, "data", "list", url, "-r")] == ["a.txt", "sub/b.txt", "sub/c.png"]
+    assert [o["key"] for o in told(capsys, "data", "list", url, "-p", "sub/")] == ["sub/b.txt", "sub/c.png"]
+    assert [o["key"] for o in told(capsys, "data", "list", url, "--prefix", "s")] == ["sub/"]
+    assert osmo(capsys, "data", "list", url, "--no-pager").splitlines()[-1] == "3 objects, 11 B"
+    assert osmo(capsys, "data", "list", url, "list.txt") == "2 lines are in list.txt\n"
+    assert Path("list.txt").read_text().split()[:2] == ["3", "a.txt"]
+    assert [o["key"] for o in told(capsys, "data", "list", f"{url}/sub/b.txt")] == ["b.txt"]
+    assert told(capsys, "data", "download", f"{url}/sub/b.txt", "one") == {"files": 1, "size": 3}
+    assert Path("one/b.txt").read_text() == "two"
+    assert told(capsys, "data", "delete", f"{url}/sub/b.txt") == {"deleted": 1}
+    assert told(capsys, "data", "delete", f"{url}/none") == {"deleted": 0}
+
+
+def test_what_osmos_client_takes_is_taken(site: Site, capsys: Capture, tmp_path: Path) -> None:
+    """How many processes and threads, where to write times, which file of keys."""
+    tree()
+    url, hard = (tmp_path / "there").as_uri(), ("-p", "4", "-T", "2", "-b", "times")
+    osmo(capsys, "data", "upload", url, "in", *hard)
+    osmo(capsys, "data", "download", url, "out", *hard)
+    osmo(capsys, "dataset", "upload", "cats", "in", "--resume", *hard)
+    osmo(capsys, "dataset", "update", "cats", "--add", "in/a.txt", *hard)
+    osmo(capsys, "dataset", "download", "cats", "down", *hard)
+    times = [json.loads(file.read_text()) for file in Path("times").glob("*_benchmark.json")]
+    assert times and all(one["end_time_ms"] >= one["start_time_ms"] for one in times)
+    assert all(one["bytes_transferred"] > 0 for one in times)
+    keys = tmp_path / "keys.yaml"
+    keys.write_text("auth: {data: {'s3://b': {access_key_id: a, access_key: b, override_url: 'http://127.0.0.1:1'}}}")
+    wrong = json.loads(osmo(capsys, "data", "check", "s3://b/x", "--config-file", str(keys), code=1))
+    assert "127.0.0.1:1" in wrong["error"]
+    assert "nowhere: no such file" in osmo(capsys, "data", "check", url, "-c", "nowhere", code=1)
+
+
+def test_what_is_said_is_for_people(site: Site, capsys: Capture) -> None:
+    tree()
+    assert "matches; no version" in osmo(capsys, "dataset", "upload", "cats", "in", "-g", "*.zip", code=1)
+    osmo(capsys, "dataset", "upload", "cats", "in")
+    assert osmo(capsys, "dataset", "tag", "cats:1", "--set", "best") == "version 1 has the tags best\n"
+    assert "nothing to do" in osmo(capsys, "dataset", "tag", "cats:1", code=1)
+    assert osmo(capsys, "dataset", "label", "cats", "--set", "a.b:numeric:1,2", "c:string:x") == "a.b=[1, 2], c=x\n"
+    assert "labels: a.b=[1, 2], c=x" in osmo(capsys, "dataset", "info", "cats")
+    osmo(capsys, "dataset", "delete", "cats", "--all", "--force")
+    assert "1 pack condemned" in osmo(capsys, "dataset", "gc", "--grace", "0")
+    assert osmo(capsys, "dataset", "gc", "--grace", "0").startswith("1 pack deleted, 11 B freed")
+
+
 @pytest.mark.parametrize(
     ("glob", "yes", "no"),
     [

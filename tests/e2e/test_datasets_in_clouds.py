@@ -17,7 +17,10 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from osmo_ray.objects import open_store
 from tests.e2e.harness import Platform
+from tests.objects.faulty_wire import wire
+from tests.servers import buckets
 from tests.servers.azurite import ACCOUNT, KEY, azurite
 
 pytestmark = pytest.mark.ray
@@ -148,7 +151,7 @@ def the_whole_command_line(cloud: Cloud) -> None:
     assert told("dataset", "verify") == {"wrong": []}
     assert told("dataset", "verify", "--rebuild-index")["datasets"] == 2
     osmo("dataset", "delete", "wolves", "--all", "--force")
-    assert "condemned: 1" in osmo("dataset", "gc", "--grace", "0")
+    assert "1 pack condemned" in osmo("dataset", "gc", "--grace", "0")
     assert "read-only" in osmo("dataset", "upload", "shelf/cats", f"{files}/in", code=2)
     assert json.loads(osmo("data", "check", f"{cloud.place}/raw", "-a", "WRITE"))["status"] == "pass"
     assert told("data", "upload", f"{cloud.place}", f"{files}/raw")["files"] == 1
@@ -192,3 +195,43 @@ def test_s3(s3: Cloud) -> None:
 def test_azure(azure: Cloud) -> None:
     the_whole_command_line(azure)
     workflows_read_and_write(azure)
+
+
+READ = """workflow:
+  name: read
+  tasks:
+  - {name: a, image: ubuntu, command: [sh, -c, "cat {{input:0}}/many/* | wc -c"], inputs: [{dataset: many}]}
+"""
+
+
+@pytest.mark.servers
+def test_the_second_task_of_a_node_asks_the_store_for_no_data(tmp_path: Path) -> None:
+    """Counted at the wire of a real server, from the submission to the end."""
+    asked: list[str] = []
+
+    def seen(method: str, path: str) -> str:
+        asked.append(f"{method} {path}")
+        return ""
+
+    with buckets.versitygw(tmp_path / "server") as server, wire(server.port, seen) as between:
+        store = open_store("s3://robots", **server.options())
+        store._fs.call_s3("create_bucket", Bucket="robots")  # type: ignore[attr-defined]
+        values = {"endpoint": "s3://robots", "access_key_id": buckets.KEY, "access_key": buckets.SECRET}
+        values |= {"region": "us-east-1", "override_url": between.endpoint, "addressing": "path"}
+        for cloud in started("s3://robots", [f"{k}={v}" for k, v in values.items()]):
+            cloud.osmo("credential", "set", "store", "--type", "DATA", "--payload", *cloud.payload)
+            source = cloud.folder / "in"
+            source.mkdir(parents=True)
+            for number in range(50):
+                (source / str(number)).write_bytes(b"%d" % number * 5_000)
+            cloud.osmo("dataset", "upload", "many", f"{source}/*")
+            counts = []
+            for _ in range(2):
+                asked.clear()
+                id = cloud.platform.submit(READ)
+                assert cloud.platform.wait(id) == "COMPLETED", cloud.osmo("workflow", "logs", id)
+                counts.append(
+                    len([one for one in asked if one.startswith("GET") and "/packs/" in one and "list" not in one])
+                )
+            assert counts[0] > 0 and counts[1] == 0, asked
+            assert asked, "it was asked what the version is"

@@ -140,6 +140,29 @@ def test_the_second_task_of_a_node_downloads_nothing(platform: Platform, tmp_pat
     assert " 0 B of it fetched" in told[1]
 
 
+MOUNT = """workflow:
+  name: mount
+  tasks:
+  - name: a
+    image: ubuntu
+    command: [sh, -c, "cat {{input:0}}/lazy/x; touch {{input:0}}/lazy/y || cat {{input:lazy}}/lazy/sub/z"]
+    inputs: [{dataset: {name: lazy, mount: true}}]
+"""
+
+
+@pytest.mark.root
+@pytest.mark.servers
+def test_a_mounted_version_is_read_as_it_is_needed(platform: Platform, tmp_path: Path) -> None:
+    source = tree(tmp_path / "l", x="lazy\n", unread="u" * 100_000)
+    tree(source / "sub", z="deep\n")
+    Dataset(bucket(platform), "lazy", create=True).upload([source])
+    id = platform.submit(MOUNT)
+    assert platform.wait(id) == "COMPLETED", platform.cli("workflow", "logs", id).stdout
+    assert lines(platform, id, "a")[0] == "lazy" and lines(platform, id, "a")[-1] == "deep"
+    assert "default/lazy:1 mounted in" in said(platform, id, "a") and ": 10 B of it fetched" in said(platform, id, "a")
+    assert str(platform.home) not in Path("/proc/self/mountinfo").read_text()
+
+
 LOCAL = """workflow:
   name: local
   tasks:

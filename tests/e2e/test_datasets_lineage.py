@@ -62,6 +62,9 @@ def test_retries_read_what_the_first_attempt_read(platform: Platform, tmp_path: 
     shown = platform.cli("workflow", "datasets", id).stdout
     assert "default/r-in:1" in shown and "a (retry 1)" in shown
     assert [r["workflow"] for r in told(platform, "dataset", "info", "r-in")["lineage"]["read"]] == [id]
+    platform.cli("dataset", "rename", "r-in", "r-new")
+    assert [r["workflow"] for r in told(platform, "dataset", "lineage", "r-new")["read"]] == [id]
+    assert read(platform, id) == ["r-new:1"]
 
 
 AGAIN = """workflow:

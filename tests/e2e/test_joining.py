@@ -43,9 +43,15 @@ def wire() -> Iterator[None]:
 
 
 @pytest.fixture
-def head(wire: None) -> Iterator[Platform]:
+def extra() -> dict[str, str]:
+    """More of the head's environment."""
+    return {}
+
+
+@pytest.fixture
+def head(wire: None, extra: dict[str, str]) -> Iterator[Platform]:
     home = Path(tempfile.mkdtemp(prefix="osmo-join-"))
-    made = Platform(home, host=HEAD)
+    made = Platform(home, host=HEAD, extra=extra)
     try:
         made.up("--listen", HEAD, "--insecure-no-tls", "--storage-gateway")
         made.cli("login", made.url, "--method", "token", "--token-file", str(home / "admin.token"))
@@ -86,9 +92,18 @@ def other(head: Platform) -> Iterator[Path]:
         shutil.rmtree(home, ignore_errors=True)
 
 
+def joined(head: Platform) -> str:
+    """Wait until the other host is there; the name of this one."""
+
+    def nodes() -> list[str]:
+        return [r["hostname"] for r in head.get("/api/resources?all_pools=true")["resources"]]
+
+    until(lambda: OTHER in nodes(), 90)
+    return next(name for name in nodes() if name != OTHER)
+
+
 def test_a_node_joins_and_data_reaches_it(head: Platform, other: Path):
-    until(lambda: any(r["hostname"] == OTHER for r in head.get("/api/resources?all_pools=true")["resources"]), 90)
-    here = next(r["hostname"] for r in head.get("/api/resources?all_pools=true")["resources"] if r["hostname"] != OTHER)
+    here = joined(head)
     id = head.submit(f"""
 workflow:
   name: across

@@ -275,6 +275,21 @@ def test_a_start_that_takes_too_long():
     assert run.task("a").status is S.FAILED_START_TIMEOUT and run.task("a").exit_code == 3005
 
 
+def test_who_waits_in_a_clusters_own_queue_is_not_late_until_it_has_a_node():
+    run = Run(loose(task("a")), Policy(start_timeout=5)).place("a", node="lab/*")
+    run.now += 10
+    assert next_limit(run.workflow, run.policy) == float("inf")
+    assert run.send(Tick()).task("a").status is S.SCHEDULING
+    bound = run.now
+    run.see("a", Phase.ACCEPTED, node="lab/n1")
+    assert run.task("a").node == "lab/n1"
+    run.see("a", Phase.ACCEPTED, node="lab/n2")
+    assert run.task("a").node == "lab/n1", "what is placed stays there"
+    assert next_limit(run.workflow, run.policy) == bound + 5
+    run.now += 10
+    assert run.send(Tick()).task("a").status is S.FAILED_START_TIMEOUT
+
+
 def test_preemption_is_a_failure_that_exit_actions_may_turn():
     reason = Reason("Preempted", "a job of higher priority needs the place")
     spec = loose(task("a", exit_actions={"RESCHEDULE": "3006"}))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.servers import azurite as azurites
 from tests.servers import buckets
 
 
@@ -31,3 +32,9 @@ def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[buckets.Server]
 def google(tmp_path_factory: pytest.TempPathFactory) -> Iterator[buckets.Server]:
     with buckets.fake_gcs(tmp_path_factory.mktemp("gcs")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with azurites.azurite(tmp_path_factory.mktemp("azurite")) as address:
+        yield address

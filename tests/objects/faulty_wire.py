@@ -67,7 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
             data = data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 255]) + data[len(data) // 2 + 1 :]
         self._answer(found.status, found.getheaders(), data, half=fault == "half")
 
-    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _any
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = do_PATCH = _any
 
     def _answer(self, status: int, headers: list[tuple[str, str]], data: bytes, *, half: bool = False) -> None:
         self.send_response_only(status)

@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -253,3 +254,127 @@ def test_garbage_is_collected_beside_uploads_that_may_die(tmp_path: Path, seed: 
     standing = {version.number for version in Dataset(bucket, "d").versions()}
     gone = set(bucket.numbers(f"datasets/{Dataset(bucket, 'd').id}/deleted"))
     assert set(acknowledged) <= standing | gone
+    nothing_leaks(store, 3e9)
+
+
+def nothing_leaks(store: MemoryStore, at: float) -> None:
+    """When all versions are deleted, and all the dead are given up, no pack and no manifest stays."""
+    bucket = at_time(store, at)
+    dataset = Dataset(bucket, "d")
+    for version in dataset.versions():
+        dataset.delete(str(version.number), force=True)
+    for days in (2, 4, 6, 8):
+        collect(at_time(store, at, days))
+    left = [key for key in store.objects if key.startswith("packs/") or "/manifests/" in key]
+    assert left == []
+
+
+def at_time(store: MemoryStore, at: float, days: int = 0) -> Bucket:
+    return open_bucket(store, now=lambda: at + days * 86400)
+
+
+def at_the_commit(store: MemoryStore, act: Callable[[], None]) -> None:
+    """Do something once, when an upload is about to make its version."""
+
+    def before(verb: str, key: str) -> None:
+        if verb == "create" and "/versions/" in key:
+            store.before = lambda verb, key: None
+            act()
+
+    store.before = before
+
+
+def die() -> None:
+    raise Killed
+
+
+def test_an_upload_that_died_just_before_its_version_is_collected(tmp_path: Path) -> None:
+    store = MemoryStore()
+    dataset = Dataset(at_time(store, 1e9), "d", create=True)
+    dataset.upload([grow(tmp_path / "one", 1, 4, large=10)])
+    before = set(store.objects)
+    at_the_commit(store, die)
+    with pytest.raises(Killed):
+        dataset.upload([grow(tmp_path / "two", 2, 4, large=10)])
+    assert {key for key in set(store.objects) - before if key.startswith("packs/")}
+    early = at_time(store, 1e9 + 3600)
+    collect(early)
+    assert verify(early) == [] and not [key for key in store.objects if key.endswith("/void")]
+    for days in (2, 4, 6):
+        collect(at_time(store, 1e9, days))
+    late = Dataset(at_time(store, 1e9, 8), "d")
+    assert {key for key in store.objects if key.startswith("packs/")} <= before
+    assert [v.number for v in late.versions()] == [1] and verify(late.bucket) == []
+    assert late.upload([tmp_path / "two"]).number == 3, "the number of the dead one is not used again"
+    nothing_leaks(store, 2e9)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("collections", [1, 2, 3])
+def test_an_upload_that_sleeps_just_before_its_version_wakes_too_late(
+    tmp_path: Path, collections: int, first: bool
+) -> None:
+    """It is told, and nothing of it is seen; while it sleeps readers see what there was."""
+    store = MemoryStore()
+    dataset = Dataset(at_time(store, 1e9), "d", create=True)
+    if not first:
+        dataset.upload([grow(tmp_path / "one", 1, 4, large=10)])
+
+    def sleep() -> None:
+        for number in range(collections):
+            collect(at_time(store, 1e9, number + 2))
+
+    at_the_commit(store, sleep)
+    with pytest.raises(DataError, match="gave it up"):
+        dataset.upload([grow(tmp_path / "two", 2, 4, large=10)])
+    bucket = at_time(store, 2e9)
+    assert [v.number for v in Dataset(bucket, "d").versions()] == ([] if first else [1]) and verify(bucket) == []
+    nothing_leaks(store, 2e9)
+
+
+def collect_until(store: MemoryStore, step: int) -> bool:
+    """A collection two days later that dies before its `step`-th change; whether it came to its end."""
+    left = [step]
+
+    def count(verb: str, key: str) -> None:
+        left[0] -= verb in ("write", "create", "delete")
+        if left[0] < 0:
+            raise Killed
+
+    store.before = count
+    try:
+        collect(at_time(store, 1e9, 2))
+    except Killed:
+        return False
+    finally:
+        store.before = lambda verb, key: None
+    return True
+
+
+def test_a_collection_that_dies_anywhere_while_it_ends_an_upload(tmp_path: Path) -> None:
+    """And the upload wakes right then: its version is whole, or it is told."""
+    one, two = grow(tmp_path / "one", 1, 4, large=10), grow(tmp_path / "two", 2, 4, large=10)
+    told = []
+    for step in range(60):
+        store, made, ended = MemoryStore(), 0, []
+        dataset = Dataset(at_time(store, 1e9), "d", create=True)
+        dataset.upload([one])
+        at_the_commit(store, lambda: ended.append(collect_until(store, step)))  # noqa: B023 - called in this round
+        try:
+            made = dataset.upload([two]).number
+        except DataError as error:
+            assert "gave it up" in str(error)
+            told.append(step)
+        store.delete([key for key in list(store.objects) if key.startswith("collectors/")])
+        for days in (3, 5, 7, 9):
+            assert verify(at_time(store, 1e9, days)) == []
+            collect(at_time(store, 1e9, days))
+        late = Dataset(at_time(store, 1e9, 11), "d")
+        assert [v.number for v in late.versions()] == ([1, made] if made else [1])
+        late.download(tmp_path / f"out{step}")
+        assert tree(tmp_path / f"out{step}") == tree(two if made else one)
+        nothing_leaks(store, 2e9)
+        if ended == [True]:
+            assert 0 < len(told) < step, "both ends were seen"
+            return
+    raise AssertionError("a collection takes fewer steps")

@@ -20,19 +20,19 @@ INSTALL = Path(__file__).with_name("install.sh")
 
 
 @contextmanager
-def azurite(folder: Path) -> Iterator[str]:
-    """Its address, `http://127.0.0.1:port/account`."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
+def azurite(folder: Path, host: str = "127.0.0.1") -> Iterator[str]:
+    """Its address, `http://host:port/account`."""
+    with socket.create_server((host, 0)) as probe:
         port = int(probe.getsockname()[1])
-    where = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(folder)]
+    where = ["--blobHost", host, "--blobPort", str(port), "--location", str(folder)]
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(
             [_program(), *where, "--silent", "--skipApiVersionCheck", "--disableTelemetry"],
             stdout=log, stderr=log, env={**os.environ, "AZURITE_ACCOUNTS": f"{ACCOUNT}:{KEY}"},
         )  # fmt: skip
     try:
-        _wait(server, port, folder / "log")
-        yield f"http://127.0.0.1:{port}/{ACCOUNT}"
+        _wait(server, (host, port), folder / "log")
+        yield f"http://{host}:{port}/{ACCOUNT}"
     finally:
         server.terminate()
         server.wait(30)
@@ -49,11 +49,11 @@ def _program() -> str:
     return str(found)
 
 
-def _wait(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait(server: subprocess.Popen[bytes], address: tuple[str, int], log: Path) -> None:
     deadline = time.monotonic() + 60
     while True:
         with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", port), 1).close()
+            socket.create_connection(address, 1).close()
             return
         if server.poll() is not None or time.monotonic() > deadline:
             pytest.fail(f"azurite does not answer:\n{log.read_text()[-2000:]}")

@@ -38,7 +38,7 @@ dataset = st.sampled_from(["d", "b/d", "b/d:v1", "d{{workflow_id}}"])
 texts = st.lists(text, max_size=2).map(tuple)
 
 inputs = st.one_of(
-    st.builds(DatasetInput, dataset, regex),
+    st.builds(DatasetInput, dataset, regex, mount=st.booleans()),
     st.builds(UrlInput, url, regex),
     st.builds(CodeInput, st.just("0a" * 32)),
     st.builds(TaskInput, word, st.just("old-3"), regex),

@@ -11,6 +11,7 @@ TASK = "workflow:\n  name: x\n  tasks:\n  - name: a\n    image: i@sha256:ab\n   
 FIELDS = {
     "ray": "ray: {}", "sandbox": "sandbox: process", "hold": "hold: 5", "retries": "retries: 0",
     "requirements": "requirements: [numpy]", "cache": "cache: true", "matrix": "matrix: {k: [1]}",
+    "mount": "inputs: [{dataset: {name: d, mount: true}}]",
     "code": "inputs: [{code: " + "ab" * 32 + "}]",
 }  # fmt: skip
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, WebSocket
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from osmo_ray.api import agents, clusters
 from osmo_ray.api.errors import ApiError
@@ -54,6 +54,7 @@ class BackendShape(_Shape):
     storage_url: str = ""
     platforms: dict[str, PlatformShape] = {}
     template: dict[str, Any] = {}
+    scheduler: Literal["", "kai"] = Field("", description="Who places groups there: KAI, or (empty) this platform.")
 
 
 class BackendView(_Shape):
@@ -143,6 +144,7 @@ def _register(services: Services, name: str, body: BackendShape) -> BackendMade:
         platforms or (Platform("default"),),
         body.template,
         body.agent,
+        body.scheduler,
     )
     sealed = "" if body.agent else seal(secrets.key_file(services.settings.home), name, body.kubeconfig)
     services.store.save_cluster(Cluster(name, sealed, registered.to_json(), services.clock()))

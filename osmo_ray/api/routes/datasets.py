@@ -327,9 +327,10 @@ def _changes(router: APIRouter, services: Services) -> None:
 
 
 def _rename(shelf: Shelf, old: str, new: str) -> None:
-    """Collections that hold it hold it under its new name."""
+    """Collections that hold it hold it under its new name, and who read it has read what is called so now."""
     held = shelf.holders(old)
     stored.catalog.rename(shelf.bucket, old, new)
+    shelf.services.store.renamed(shelf.place.name, old, new)
     for number, collections in held.items():
         for collection in collections:
             stored.catalog.collect(shelf.bucket, collection, [(new, number)], [old])

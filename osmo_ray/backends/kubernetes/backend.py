@@ -18,11 +18,12 @@ from osmo_ray.backends.kubernetes import nodes, pods
 from osmo_ray.backends.kubernetes.client import ApiError, HttpApi, Object
 from osmo_ray.backends.kubernetes.fence import Fence
 from osmo_ray.backends.kubernetes.following import Follower
+from osmo_ray.backends.kubernetes.gangs import Gangs
 from osmo_ray.backends.kubernetes.inside import PodSessions
 from osmo_ray.backends.kubernetes.observe import OVER, Seen
 from osmo_ray.backends.kubernetes.reflector import Reflector
 from osmo_ray.backends.kubernetes.sending import Sender
-from osmo_ray.backends.kubernetes.settings import ClusterSettings
+from osmo_ray.backends.kubernetes.settings import ClusterSettings, Platform
 from osmo_ray.backends.protocol import BackendUnavailable
 from osmo_ray.spec.attempt import (
     AttemptKey,
@@ -65,7 +66,12 @@ class KubernetesBackend:
         self._nodes = Reflector(api, "/api/v1/nodes", {})
         self._others = Reflector(api, "/api/v1/pods", others, optional=True)
         self._events = Reflector(api, f"{base}/events", warnings, self._event, optional=True)
-        self._reflectors = (self._mine, self._nodes, self._others, self._events, self._fence.reflector)
+        self._reflectors = [self._mine, self._nodes, self._others, self._events, self._fence.reflector]
+        self._gangs: Gangs | None = None
+        if settings.scheduler:
+            self._gangs = Gangs(api, settings.namespace, {pods.OWNER: settings.owner})
+            about = {"fieldSelector": "involvedObject.kind=PodGroup"}
+            self._reflectors.append(Reflector(api, f"{base}/events", about, self._gangs.heard, optional=True))
         self._pods: dict[AttemptKey, dict[int, Object]] = {}
         """By attempt and restart: the newest restart counts."""
         self._groups: dict[str, set[AttemptKey]] = {}
@@ -97,10 +103,9 @@ class KubernetesBackend:
         await self._fence.pass_with(epoch)
         wanted = [plan for plan in plans if plan.uuid not in self._buried]
         await self._end_superseded(wanted)
-        work = [(plan.uuid, self._apply(epoch, attempt)) for plan in wanted for attempt in plan.attempts]
-        answers = await asyncio.gather(*(one for _, one in work), return_exceptions=True)
+        answers = await asyncio.gather(*(self._apply_group(epoch, plan) for plan in wanted))
         refused: dict[str, Reason] = {}
-        for (uuid, _), answer in zip(work, answers, strict=True):
+        for uuid, answer in ((plan.uuid, one) for plan, found in zip(wanted, answers, strict=True) for one in found):
             if isinstance(answer, (ApiError, BackendUnavailable)):
                 refused[uuid] = Reason("ClusterRefused", f"cluster {self.name}: {answer}")
             elif isinstance(answer, BaseException):
@@ -194,7 +199,17 @@ class KubernetesBackend:
 
     # --- what is told ----------------------------------------------------------------------------------------------
 
-    async def _apply(self, epoch: int, plan: AttemptPlan) -> None:
+    async def _apply_group(self, epoch: int, plan: GroupPlan) -> Sequence[BaseException | None]:
+        """What came of it: one for each attempt, or one for all of them."""
+        if self._gangs is not None and plan.delegated is not None and plan.attempts:
+            try:
+                await self._gangs.prepare(plan, plan.delegated)
+            except (ApiError, BackendUnavailable) as error:
+                return [error]
+        work = (self._apply(epoch, plan, attempt) for attempt in plan.attempts)
+        return await asyncio.gather(*work, return_exceptions=True)
+
+    async def _apply(self, epoch: int, group: GroupPlan, plan: AttemptPlan) -> None:
         key, found = plan.key, self._pods.get(plan.key, {})
         newest = self._newest.get(key)
         if key in self._settled or (newest is not None and newest.phase in _BEYOND):
@@ -207,7 +222,7 @@ class KubernetesBackend:
             if last == plan.restart:
                 await self._update(plan, found[last])
             else:
-                await self._create(epoch, plan)
+                await self._create(epoch, group, plan)
                 await self._send.delete([pod for restart, pod in found.items() if restart < plan.restart], 1.0)
 
     async def _update(self, plan: AttemptPlan, pod: Object) -> None:
@@ -218,12 +233,9 @@ class KubernetesBackend:
         if waits is not None and waits.phase in (Phase.PENDING, Phase.ACCEPTED):
             await self._send.give_missing_secret(plan, self.settings, pod)
 
-    async def _create(self, epoch: int, plan: AttemptPlan) -> None:
-        platform = self.settings.platforms[0]
-        if (node := self._nodes.objects.get(f"/{plan.node}")) is not None:
-            platform = self.settings.platform_of(nodes.reports([node], (), self.settings)[0])
+    async def _create(self, epoch: int, group: GroupPlan, plan: AttemptPlan) -> None:
         try:
-            made = await self._send.make(plan, self.settings, platform, epoch)
+            made = await self._send.make(plan, group, self.settings, self._platform(group, plan), epoch)
             self._take(made)
             await self._send.give_secret(plan, self.settings, str(made["metadata"]["uid"]))
         except ApiError as error:
@@ -236,6 +248,13 @@ class KubernetesBackend:
                     exit_code=_START_ERROR, reason=reason,
                 )
             )  # fmt: skip
+
+    def _platform(self, group: GroupPlan, plan: AttemptPlan) -> Platform:
+        if group.delegated is not None:
+            return self.settings.platform_named(group.delegated.platforms.get(plan.key, ""))
+        if (node := self._nodes.objects.get(f"/{plan.node}")) is not None:
+            return self.settings.platform_of(nodes.reports([node], (), self.settings)[0])
+        return self.settings.platforms[0]
 
     async def _end_superseded(self, plans: Iterable[GroupPlan]) -> None:
         """Attempts of these groups that the plans no longer list."""
@@ -274,6 +293,8 @@ class KubernetesBackend:
                 raise BackendUnavailable(f"cluster {self.name}: {reflector.error}")
         if time.monotonic() - max(r.heard for r in self._reflectors) > _QUIET:
             await self._api.get("/version")
+        if self._gangs is not None:
+            await self._gangs.begin(self._groups)
 
     def _take(self, pod: Object) -> None:
         """A pod as an answer shows it, which may be newer than what the watch has told."""
@@ -294,6 +315,7 @@ class KubernetesBackend:
                 self._groups[group].discard(key)
                 if not self._groups[group]:
                     self._groups.pop(group)
+                    self._later(self._ungang(group))
             if restart > max(found, default=-1):
                 self._gone(key, pod)
             return
@@ -311,6 +333,14 @@ class KubernetesBackend:
         epoch = int(pod["metadata"]["annotations"].get(pods.EPOCH) or 0)
         return self._mine.synced and key not in self._told and epoch < self._fence.won
 
+    async def _ungang(self, group: str) -> None:
+        """It has no pods any more; what cannot be removed now is swept later."""
+        if self._gangs is not None:
+            try:
+                await self._gangs.remove(group)
+            except (ApiError, BackendUnavailable) as error:
+                log.warning("cluster %s: %s", self.name, error)
+
     async def _delete_late(self, pod: Object) -> None:
         """Nobody wants it: its group was deleted before, or it is a stale controller's."""
         try:
@@ -320,7 +350,7 @@ class KubernetesBackend:
 
     def _look(self, key: AttemptKey, pod: Object) -> None:
         if key not in self._settled and pod["metadata"]["name"] not in self._strays:
-            self._tell(Seen(pod, time.time()).observation())
+            self._tell(Seen(pod, time.time(), self._evicted(pod)).observation())
 
     def _gone(self, key: AttemptKey, pod: Object) -> None:
         newest = self._newest.get(key)
@@ -328,7 +358,10 @@ class KubernetesBackend:
         if key in self._settled or str(pod["metadata"]["labels"][pods.GROUP]) in self._buried:
             self._newest.pop(key, None)
         elif newest is not None and newest.phase not in OVER:
-            self._tell(Seen(pod, time.time()).vanished())
+            self._tell(Seen(pod, time.time(), self._evicted(pod)).vanished())
+
+    def _evicted(self, pod: Object) -> str:
+        return self._gangs.evicted(str(pod["metadata"]["labels"][pods.GROUP])) if self._gangs is not None else ""
 
     def _tell(self, seen: Observation) -> None:
         """News, unless it is none. The first end of a restart is its end."""

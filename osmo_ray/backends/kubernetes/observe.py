@@ -32,8 +32,10 @@ OVER = (Phase.FINISHED, Phase.LOST)
 class Seen:
     """One pod, looked at."""
 
-    def __init__(self, pod: Object, now: float) -> None:
+    def __init__(self, pod: Object, now: float, evicted: str = "") -> None:
+        """`evicted`: why the scheduler takes its place away, where it says so elsewhere than in the pod."""
         self.pod, self.now, self._gone = pod, now, False
+        self._evicted = evicted
         self.meta, self.status = pod["metadata"], pod.get("status") or {}
         self.key: AttemptKey = pods.key_of(pod)
         self.restart = pods.restart_of(pod)
@@ -75,8 +77,8 @@ class Seen:
         disruption = self.condition("DisruptionTarget")
         cause = str(disruption.get("reason") or "") if disruption.get("status") == "True" else ""
         phase, why = self.status.get("phase"), str(self.status.get("reason") or "")
-        if cause == "PreemptionByScheduler":
-            told = str(disruption.get("message") or "made room for a pod of higher priority")
+        if cause == "PreemptionByScheduler" or (self._evicted and (self.deleting or self._gone)):
+            told = self._evicted or str(disruption.get("message") or "made room for a pod of higher priority")
             return self._finished(PREEMPTED, Reason("Preempted", told)) if self._still else None
         if why == "Evicted":
             return self._finished(EVICTED, Reason("Evicted", self._said("the node ended the pod to protect itself")))

@@ -210,7 +210,7 @@ def _spec(plan: AttemptPlan, settings: ClusterSettings, platform: Platform) -> d
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 30,
         "hostname": host_label(plan.task),
-        "affinity": _on_node(plan.node),
+        "affinity": {} if settings.scheduler else _on_node(plan.node),
         "initContainers": [_ours(INIT, "init", settings, orders=False)],
         "containers": [_user(plan, settings), _ours(CTRL, "beside", settings, orders=True)],
         "volumes": [

@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from osmo_ray.backends.kubernetes import pods
+from osmo_ray.backends.kubernetes import kai, pods
 from osmo_ray.backends.kubernetes.client import ApiError, HttpApi, Object
 from osmo_ray.backends.kubernetes.settings import ClusterSettings, Platform
 from osmo_ray.backends.protocol import BackendUnavailable
 from osmo_ray.objects import open_store
 from osmo_ray.objects.protocol import ObjectError
 from osmo_ray.runtime.pod import files_to_json
-from osmo_ray.spec.attempt import AttemptPlan
+from osmo_ray.spec.attempt import AttemptPlan, GroupPlan
 
 _PER_SELECTOR = 40
 _LARGE = 256 << 10
@@ -30,9 +30,15 @@ class Sender:
         self._api = api
         self._given: set[str] = set()
 
-    async def make(self, plan: AttemptPlan, settings: ClusterSettings, platform: Platform, epoch: int) -> Object:
+    async def make(
+        self, plan: AttemptPlan, group: GroupPlan, settings: ClusterSettings, platform: Platform, epoch: int
+    ) -> Object:
         """The pod; it waits for its Secret."""
         value = pods.pod_of(plan, settings, platform, epoch)
+        if group.delegated is not None:
+            kai.on_pod(value, group, group.delegated, plan.key, settings.namespace)
+            excluded = group.delegated.excluded.get(plan.key, ())
+            value["spec"]["affinity"] = kai.anywhere_but(excluded, platform.labels)
         return await self._api.apply(f"{self.pods}/{value['metadata']['name']}", value)
 
     async def give_secret(self, plan: AttemptPlan, settings: ClusterSettings, uid: str) -> None:

@@ -37,10 +37,16 @@ class ClusterSettings:
     templates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """The same for `pool/platform`, with the templates that administrators gave to pools."""
     pull_policy: str = "IfNotPresent"
+    scheduler: str = ""
+    """`kai`: KAI places groups in this cluster; empty: we do."""
 
     def template_of(self, pool: str, platform: Platform) -> Mapping[str, Any]:
         """What the pods of a pool on a platform are merged over."""
         return self.templates.get(f"{pool}/{platform.name}", self.template)
+
+    def platform_named(self, name: str) -> Platform:
+        """The default one for a name that it does not have."""
+        return next((p for p in self.platforms if p.name == name), self.platforms[0])
 
     def platform_of(self, node: NodeReport) -> Platform:
         """The most special platform that a node belongs to."""

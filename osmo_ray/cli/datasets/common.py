@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import re
 import sys
 import threading
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from osmo_ray.sdk.client import Client
 
 _EVERY = 0.25
+THREADS = 16
 
 
 def verb(
@@ -67,6 +70,13 @@ def glob_regex(glob: str) -> str:
     known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     text = "".join(known.get(p) or (p.replace("[!", "[^") if p.startswith("[") else re.escape(p)) for p in parts)
     return ("" if "/" in glob else "(?:.*/)?") + text + r"\Z"
+
+
+def effort(parser: argparse.ArgumentParser) -> None:
+    """What OSMO's client takes about how hard to try."""
+    parser.add_argument("--processes", "-p", type=int, default=0, help="accepted; one process is enough here")
+    parser.add_argument("--threads", "-T", type=int, default=THREADS, help=f"files in flight at once ({THREADS})")
+    parser.add_argument("--benchmark-out", "-b", type=Path, metavar="FOLDER", help="write there how long it took")
 
 
 def dataset(client: Client, text: str, *, write: bool = False, create: bool = False) -> tuple[Dataset, Reference, str]:
@@ -150,6 +160,24 @@ def progress(total: int) -> Iterator[None]:
         over.set()
         thread.join()
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def measured(args: argparse.Namespace, total: int) -> Iterator[None]:
+    """`progress`, and what `--benchmark-out` asks for: a file of JSON with times in ms and the bytes that moved."""
+    Counted.moved, began = 0, time.time()
+    with progress(total):
+        yield
+    if args.benchmark_out is None:
+        return
+    took = max(time.time() - began, 1e-6)
+    value = {
+        "start_time_ms": int(began * 1000), "end_time_ms": int((began + took) * 1000), "duration_ms": int(took * 1000),
+        "bytes_transferred": Counted.moved, "megabytes_per_second": round(Counted.moved / took / 1e6, 3),
+    }  # fmt: skip
+    args.benchmark_out.mkdir(parents=True, exist_ok=True)
+    name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(began))}-{os.getpid()}_benchmark.json"
+    (args.benchmark_out / name).write_text(json.dumps(value))
 
 
 def bar(moved: int, total: int, seconds: float) -> str:

@@ -12,17 +12,18 @@ from osmo_ray.cli.command import connect, print_json, table
 from osmo_ray.cli.datasets.common import (
     Counted,
     dataset,
+    effort,
     mapping,
+    measured,
     named,
     pattern,
     patterns,
-    progress,
     selector,
     size_of,
     verb,
 )
 from osmo_ray.sdk.errors import ClientError
-from osmo_ray.spec.quantity import show_bytes
+from osmo_ray.spec.quantity import show_bytes, show_seconds
 
 if TYPE_CHECKING:
     from osmo_ray.data.names import Reference
@@ -47,19 +48,23 @@ def _about(parser: argparse.ArgumentParser) -> None:
 def _upload_arguments(parser: argparse.ArgumentParser) -> None:
     named(parser)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="files and folders; FOLDER/* is what is in it")
+    parser.add_argument("--resume", "-r", action="store_true", help="accepted; what arrived before is never sent again")
     _about(parser)
     patterns(parser)
+    effort(parser)
 
 
 def _upload(args: argparse.Namespace) -> int:
-    from osmo_ray.objects.datasets.dataset import About
+    from osmo_ray.objects.datasets.dataset import About, any_of
 
     sources = [_source(text) for text in args.paths]
+    if (wanted := pattern(args)) and not any_of(sources, wanted):
+        raise ClientError(f"nothing in {' '.join(args.paths)} matches; no version was made", status=400, code="USAGE")
     metadata, labels = mapping(args.metadata), mapping(args.labels)
     with connect(args) as client:
         into, reference, user = dataset(client, args.name, write=True, create=True)
     about = About(args.desc, user, metadata={**metadata, **({"description": args.desc} if args.desc else {})})
-    with progress(size_of([source.path for source in sources])):
+    with measured(args, size_of([source.path for source in sources])):
         version = into.upload(sources, about, regex=pattern(args))
     if tag := selector(args.name):
         into.tag(tag, str(version.number))
@@ -96,6 +101,7 @@ def _update_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--add", "-a", nargs="+", default=[], metavar="PATH[:FOLDER]", help="put these on top")
     parser.add_argument("--remove", "-r", default="", metavar="REGEX", help="leave out paths that match, before adding")
     _about(parser)
+    effort(parser)
 
 
 def _update(args: argparse.Namespace) -> int:
@@ -109,7 +115,7 @@ def _update(args: argparse.Namespace) -> int:
     with connect(args) as client:
         into, reference, user = dataset(client, args.name, write=True)
     about = About(args.desc, user, metadata=metadata)
-    with progress(size_of([source.path for source in sources])):
+    with measured(args, size_of([source.path for source in sources])):
         version = into.update(sources, about, base=reference.selector, remove=args.remove)
     return _made(args, into, reference, version, labels)
 
@@ -119,6 +125,7 @@ def _download_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="a folder named like the dataset is made in it")
     parser.add_argument("--resume", "-r", action="store_true", help="keep what is there and right, fetch the rest")
     patterns(parser)
+    effort(parser)
 
 
 def _download(args: argparse.Namespace) -> int:
@@ -136,7 +143,7 @@ def _download(args: argparse.Namespace) -> int:
     for name, wanted in members:
         source = Dataset(bucket, name)
         version = source.version(wanted)
-        with progress(version.size):
+        with measured(args, version.size):
             moved = source.download(args.folder / name, str(version.number), regex=pattern(args), resume=args.resume)
         done.append({"name": name, "version": str(version.number), "size": moved, "folder": str(args.folder / name)})
     told = [f"{d['name']}:{d['version']} is in {d['folder']}: {show_bytes(int(str(d['size'])))}" for d in done]
@@ -278,8 +285,19 @@ def _gc(args: argparse.Namespace) -> int:
 
     with connect(args) as client:
         bucket = buckets.opened(client, args.bucket or buckets.default_name(client), write=True).bucket
-    report = dataclasses.asdict(collect(bucket, Policy(grace=args.grace)))
-    return _said(args, report, "\n".join(f"{name}: {value}" for name, value in report.items()))
+    report = collect(bucket, Policy(grace=args.grace))
+    told = [
+        f"{_packs(report.deleted)} deleted, {show_bytes(report.freed)} freed",
+        f"{_packs(report.condemned)} condemned: they go when nobody has needed them for {show_seconds(args.grace)}",
+    ]
+    told += [f"{_packs(report.rescued)} kept after all: a version needs them"] if report.rescued else []
+    told += [f"{report.given_up} uploads that had died were given up"] if report.given_up else []
+    told += [f"waits: {reason}" for reason in report.waiting]
+    return _said(args, dataclasses.asdict(report), "\n".join(told))
+
+
+def _packs(count: int) -> str:
+    return f"{count} pack{'s' * (count != 1)}"
 
 
 def _checksum_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ def _info(args: argparse.Namespace) -> int:
         found = {**found, "lineage": lineage}
     made = {m["version"]: m["workflow"] or m["created_by"] for m in lineage.get("made", ())}
     reads = Counter(r["version"] for r in lineage.get("read", ()))
-    head = [f"{found['type'].lower()} {found['bucket']}/{found['name']}", f"labels: {found['labels']}"]
+    head = [f"{found['type'].lower()} {found['bucket']}/{found['name']}", f"labels: {shown(found['labels'])}"]
     if found["type"] == "COLLECTION":
         rows = [[v["name"], v["version"], show_bytes(v["size"])] for v in found["versions"]]
         return _said(args, found, "\n".join([*head, table(["Dataset", "Version", "Size"], rows)]))
@@ -107,10 +108,30 @@ def _attribute(
     with connect(args) as client:
         route, _ = path(client, args.name, "/attribute")
         found = client.http.json("POST", route, {"tag": selector(args.name), **params}, body)
-    return _said(args, found[what], str(found[what]))
+    told = found[what] or {}
+    if what == "tag_response":
+        return _said(
+            args, told, f"version {told.get('version_id', '')} has the tags {', '.join(told.get('tags', ())) or '-'}"
+        )
+    return _said(args, told, shown(told.get("metadata", {})))
+
+
+def shown(values: Mapping[str, Any], above: str = "") -> str:
+    """`a.b=1, c=x`: as `--set` and queries name them."""
+    parts = [
+        shown(value, f"{above}{key}.") if isinstance(value, Mapping) else f"{above}{key}={_plain(value)}"
+        for key, value in values.items()
+    ]
+    return ", ".join(parts) or "none"
+
+
+def _plain(value: object) -> str:
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
 def _tag(args: argparse.Namespace) -> int:
+    if not args.set and not args.delete:
+        raise ClientError("nothing to do: give --set or --delete", status=400, code="USAGE")
     return _attribute(args, {"set_tag": args.set, "delete_tag": args.delete}, what="tag_response")
 
 

@@ -84,7 +84,9 @@ class Append:
             table = table_of(self._dataset.added(sources, sender))
             sender.close()
             manifest = self._bucket.put_table(layout.manifests(self._dataset.id), table, session.id)
-            session.commit(manifest)  # or a collection gave us up; from here on it is reachable, first by the session
+            session.commit(
+                manifest, key
+            )  # or a collection gave us up; from here on it is reachable, first by the session
             try:
                 self._bucket.append_once(key, {"manifest": manifest, "session": session.id, "at": self._bucket.now()})
             except AlreadyExists:  # the same worker, run twice at once
@@ -165,10 +167,6 @@ class Unfinished:
     at: float
     over: bool
 
-    @property
-    def given_up(self) -> str:
-        return f"{self.folder}/{GONE}"
-
 
 def unfinished(bucket: Bucket) -> list[Unfinished]:
     """Every append that has not been cleared away."""
@@ -192,9 +190,9 @@ def _look(bucket: Bucket, folder: str, keys: list[str]) -> Unfinished:
     return Unfinished(folder, manifests, max((float(r["at"]) for r in records.values()), default=0.0), over)
 
 
-def give_up(bucket: Bucket, append: Unfinished) -> None:
-    """Nobody may commit it any more; what only it had is garbage from now on."""
+def give_up(bucket: Bucket, folder: str) -> None:
+    """Nobody may commit the append of this folder any more; what only it had is garbage from now on."""
     try:
-        bucket.append_once(append.given_up, {"at": bucket.now()})
+        bucket.append_once(f"{folder}/{GONE}", {"at": bucket.now()})
     except AlreadyExists:
         return

@@ -90,6 +90,21 @@ class Bucket:
         """Create a record under a key of its own. Raises `AlreadyExists`."""
         self.put(key, json.dumps({"format": FORMAT, **record}, sort_keys=True).encode())
 
+    def has(self, key: str) -> bool:
+        """Whether there is an object of this key."""
+        try:
+            self.store.stat(key)
+        except NoSuchObject:
+            return False
+        return True
+
+    def put_mark(self, key: str) -> None:
+        """Create an object that only says that it is there, unless it is."""
+        try:
+            self.append_once(key, {})
+        except AlreadyExists:
+            pass
+
     def rewrite(self, key: str, record: dict[str, Any]) -> None:
         """Replace a record that has one writer only."""
         data = json.dumps({"format": FORMAT, **record}, sort_keys=True).encode()

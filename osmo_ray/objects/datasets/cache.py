@@ -35,6 +35,8 @@ class NodeCache:
         self._files.mkdir(parents=True, exist_ok=True)
         self._lock_file = root / "lock"
         self._verified: dict[Path, tuple[int, int, int]] = {}
+        self.fetched = 0
+        """Bytes that this process brought from the bucket, file by file."""
 
     def path(self, entry: Entry, reader: Reader) -> Path:
         """The file's content under a name in the cache, fetched if need be; only to be read, and soon: it may be
@@ -45,6 +47,10 @@ class NodeCache:
         if not self._sound(target, entry, reader):
             self._fetch(target, entry, reader)
         return target
+
+    def has(self, entry: Entry) -> bool:
+        """Whether its content is here; it may be evicted the next moment, and is verified only when it is asked for."""
+        return entry.digest is not None and self._place(entry.digest).exists()
 
     def fill(self, entries: Iterable[Entry], reader: Reader, pool: ThreadPoolExecutor) -> int:
         """Fetch what is not here yet of these files, in few reads; the number of bytes that were fetched."""
@@ -149,6 +155,7 @@ class NodeCache:
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
+        self.fetched += entry.size
         self.trim()
 
     def _listed(self) -> Iterator[tuple[int, int, Path]]:

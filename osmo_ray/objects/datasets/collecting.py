@@ -22,6 +22,7 @@ from osmo_ray.data.versions import load_version
 from osmo_ray.objects.datasets import appending, layout
 from osmo_ray.objects.datasets.appending import unfinished
 from osmo_ray.objects.datasets.bucket import UNANNOUNCED, Bucket
+from osmo_ray.objects.datasets.burying import bury
 from osmo_ray.objects.datasets.reading import Reader
 from osmo_ray.objects.datasets.sending import Sender
 from osmo_ray.objects.datasets.session import Seen, Session, give_up, sessions
@@ -106,8 +107,8 @@ def _alone(bucket: Bucket, policy: Policy) -> Iterator[Callable[[], None]]:
 
 
 def _end_silent(bucket: Bucket, policy: Policy) -> int:
-    """Give up uploads that say nothing, so that they cannot commit any more. One that has named its manifest stays
-    reachable; it is cleared when its version is there."""
+    """Give up uploads that say nothing, so that they cannot commit any more. One that has named its manifest is
+    cleared when its version is there, and buried when it is not."""
     count = 0
     for seen in sessions(bucket):
         if seen.given_up or bucket.now() - seen.at < policy.silent:
@@ -115,10 +116,12 @@ def _end_silent(bucket: Bucket, policy: Policy) -> int:
         if not seen.manifests:
             count += give_up(bucket, seen.id)
         elif any(f"/{seen.id}-" in key for key in _manifests(bucket, deleted=True)):
-            bucket.store.delete([layout.begun(seen.id), layout.ended(seen.id)])
+            bucket.store.delete([layout.begun(seen.id), layout.ended(seen.id), layout.void(seen.id)])
+        else:
+            count += bury(bucket, seen)
     for append in unfinished(bucket):
         if not append.over and bucket.now() - append.at > max(policy.silent, policy.grace):
-            appending.give_up(bucket, append)
+            appending.give_up(bucket, append.folder)
             count += 1
     return count
 

@@ -73,9 +73,10 @@ def commit(
             return done
         manifest = bucket.put_table(layout.manifests(dataset), table, session.id)
         version = replace(version, manifest=manifest.removeprefix(f"{layout.DATASETS}/{dataset}/"))
-        session.commit(manifest)
+        key = layout.numbered(layout.versions(dataset), number)
+        session.commit(manifest, key)
         try:
-            bucket.put(layout.numbered(layout.versions(dataset), version.number), dump_version(version))
+            bucket.put(key, dump_version(version))
         except AlreadyExists:
             if claimed is not None:
                 raise Conflict(f"version {claimed} is there already; claim another number") from None

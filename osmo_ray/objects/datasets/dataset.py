@@ -6,6 +6,7 @@ Every verb that changes something either has happened when it returns, for every
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -153,7 +154,7 @@ class Dataset:
                 yield from entries_of(batch)
             return
         table = self.table(version)
-        yield from entries_of(_chosen(table, regex))
+        yield from entries_of(chosen(table, regex))
 
     def diff(self, before: str, after: str = LATEST) -> Iterator[Step]:
         return diff(self.batches(self.version(before)), self.batches(self.version(after)))
@@ -273,6 +274,12 @@ class Dataset:
             raise Conflict(f"{what} of {self.name!r} was changed meanwhile; read it again") from None
 
 
+def any_of(sources: Iterable[Source], regex: str) -> bool:
+    """Whether an upload of these sources would have any file or link."""
+    pattern = re.compile(regex)
+    return any(not stat.S_ISDIR(found.status.st_mode) for source in sources for found in _wanted(source, pattern))
+
+
 def _wanted(source: Source, pattern: re.Pattern[str] | None) -> Iterator[Found]:
     """What a source gives, by its path in the dataset."""
     above = _dest(source.dest)
@@ -321,7 +328,8 @@ def put_on(table: pa.Table, rows: list[Entry]) -> pa.Table:
     return table_of([*entries_of(kept), *new])
 
 
-def _chosen(table: pa.Table, regex: str) -> pa.Table:
+def chosen(table: pa.Table, regex: str) -> pa.Table:
+    """The files and links whose paths a regex matches from their beginning, and the folders above them."""
     pattern = re.compile(regex)
     rows = {row.path: row for row in entries_of(table)}
     chosen = {

@@ -16,17 +16,19 @@ from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 from osmo_ray.data.manifest import Entry, Kind, entries_of
 from osmo_ray.data.names import parse_reference
 from osmo_ray.objects.datasets.bucket import Bucket
-from osmo_ray.objects.datasets.dataset import Dataset
+from osmo_ray.objects.datasets.dataset import Dataset, chosen
 from osmo_ray.objects.datasets.reading import Reader
 
 _KINDS = {Kind.FILE: "file", Kind.FOLDER: "directory", Kind.LINK: "link"}
 
 
 class Tree:
-    """One version, opened: its manifest in memory, sorted by path."""
+    """One version, opened: its manifest in memory, sorted by path. With a regex only the files it matches, and the
+    folders above them."""
 
-    def __init__(self, dataset: Dataset, selector: str) -> None:
-        self.table = dataset.table(dataset.version(selector))
+    def __init__(self, dataset: Dataset, selector: str, regex: str = "") -> None:
+        whole = dataset.table(dataset.version(selector))
+        self.table = chosen(whole, regex) if regex else whole
         self.paths = self.table.column("path").combine_chunks()
         self.reader = Reader(dataset.bucket)
 
@@ -142,10 +144,6 @@ def read_range(reader: Reader, entry: Entry, start: int, end: int) -> bytes:
     pieces = dict(piece for run in reader.plan(wanted) for piece in reader.read(run))
     found = (bytes(pieces[at])[max(0, start - at) : end - at] for at in sorted(pieces))
     return b"".join(found) if end > start else b""
-
-
-def _name(path: bytes) -> str:
-    return path.rpartition(b"/")[2].decode(errors="surrogateescape")
 
 
 def _told(name: str, entry: Entry) -> dict[str, Any]:

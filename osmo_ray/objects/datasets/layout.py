@@ -36,6 +36,16 @@ def ended(session: str) -> str:
     return f"{SESSIONS}/{session}/ended"
 
 
+def void(session: str) -> str:
+    """An upload that finds this may not make its version any more."""
+    return f"{SESSIONS}/{session}/void"
+
+
+def buried(session: str) -> str:
+    """That upload cannot make its version any more."""
+    return f"{SESSIONS}/{session}/buried"
+
+
 def versions(dataset: str) -> str:
     return f"{DATASETS}/{dataset}/versions"
 

@@ -1,8 +1,9 @@
 """A version as a folder of this host, read-only, by FUSE: nothing is fetched before it is read.
 
-A version never changes, so the kernel may keep what it has read for as long as it likes. Small files come whole through
-the node's cache; of larger ones a read fetches and verifies the chunks around it, further ahead while it goes on in
-order. Needs `/dev/fuse`, `fusermount3` and the extra `mount`; where one is missing, the refusal says which.
+A version never changes, so the kernel may keep what it has read for as long as it likes. Files come through the node's
+cache, small ones whole, large ones piece by piece (`segments.py`). Needs `/dev/fuse`, `fusermount3` and the extra
+`mount`; where one is missing, the refusal says which. When its program dies, the kernel answers whoever still reads
+with an error: nobody waits for ever.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import os
 import shutil
 import stat
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,49 +24,66 @@ from osmo_ray.data.errors import DataError
 from osmo_ray.data.manifest import Entry, Kind
 from osmo_ray.objects.datasets.cache import NodeCache
 from osmo_ray.objects.datasets.dataset import Dataset
-from osmo_ray.objects.datasets.filesystem import Tree, read_range
+from osmo_ray.objects.datasets.filesystem import Tree
+from osmo_ray.objects.datasets.segments import Large, Pieces
 from osmo_ray.objects.protocol import ObjectError
 
 _TYPES = {Kind.FILE: stat.S_IFREG, Kind.FOLDER: stat.S_IFDIR, Kind.LINK: stat.S_IFLNK}
-_FIRST, _MOST = 512 << 10, 16 << 20
-"""Bytes of a large file that are fetched around a read: from `_FIRST`, doubled while reads go on in order."""
 _FOREVER = 365 * 86400
 
 
-def mount(dataset: Dataset, selector: str, target: Path, cache: NodeCache) -> None:
+@dataclass(frozen=True, slots=True)
+class How:
+    """Of one mount. `regex` chooses files as in a download; `others` lets other users of the host in (root only);
+    `ready` is called when it is there, `trouble` with a sentence about each read that failed."""
+
+    regex: str = ""
+    others: bool = False
+    ready: Callable[[], None] = lambda: None
+    trouble: Callable[[str], None] = lambda sentence: None
+
+
+def mount(dataset: Dataset, selector: str, target: Path, cache: NodeCache, how: How = How()) -> None:
     """Serve the version at the empty folder `target` until it is unmounted or the program gets SIGINT or SIGTERM. Call
     it in the main thread. Raises `DataError` where this host does not allow it."""
     if problem := cannot(target):
         raise DataError(problem)
     import mfusepy
 
-    view = View(Tree(dataset, selector), cache)
+    view = View(Tree(dataset, selector, how.regex), cache, how.trouble)
     times = {"entry_timeout": _FOREVER, "attr_timeout": _FOREVER, "negative_timeout": _FOREVER}
     try:
         mfusepy.FUSE(
-            _operations(view), str(target), foreground=True, ro=True, fsname=f"osmo:{dataset.name}",
-            default_permissions=True, kernel_cache=True, **times,
+            _operations(view, how.ready), str(target), foreground=True, ro=True, fsname=f"osmo:{dataset.name}",
+            default_permissions=True, kernel_cache=True, allow_other=how.others, **times,
         )  # fmt: skip
     except RuntimeError as error:
-        raise DataError(f"cannot mount at {target}: FUSE refuses ({error}); see what fusermount3 says") from None
+        raise DataError(f"cannot mount at {target}: FUSE refuses ({error})") from None
 
 
 def cannot(target: Path) -> str:
     """Why nothing can be mounted there, in a sentence; empty if it can."""
     instead = "download the version, or read it by osmo.data.open"
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        return f"this host has no /dev/fuse that {_who()} may use (containers need --device /dev/fuse); {instead}"
-    if shutil.which("fusermount3") is None and os.geteuid() != 0:
-        return f"fusermount3 is missing (Debian: apt-get install fuse3); {instead}"
-    try:
-        import mfusepy  # noqa: F401
-    except ImportError:
-        return f"the Python package mfusepy is missing: pip install 'osmo-ray[mount]'; or {instead}"
-    except OSError:
-        return f"libfuse is missing (Debian: apt-get install fuse3); {instead}"
+    if problem := lacking():
+        return f"{problem}; {instead}"
     if not target.is_dir():
         return f"{target} is no folder; make it first"
     return f"{target} is not empty; choose another folder" if any(target.iterdir()) else ""
+
+
+def lacking() -> str:
+    """What this host lacks for any mount; empty if nothing."""
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        return f"this host has no /dev/fuse that {_who()} may use (containers need --device /dev/fuse)"
+    if shutil.which("fusermount3") is None and os.geteuid() != 0:
+        return "fusermount3 is missing (Debian: apt-get install fuse3)"
+    try:
+        import mfusepy  # noqa: F401
+    except ImportError:
+        return "the Python package mfusepy is missing: pip install 'osmo-ray[mount]'"
+    except OSError:
+        return "libfuse is missing (Debian: apt-get install fuse3)"
+    return ""
 
 
 def _who() -> str:
@@ -72,21 +92,19 @@ def _who() -> str:
 
 @dataclass
 class _Opened:
-    """A file that somebody reads. `at` and `held` are a window of a large one; `ahead` is how much to fetch next."""
+    """A file that somebody reads: `local` is one of the cache, `large` one of several pieces."""
 
     entry: Entry
     local: int = -1
-    at: int = 0
-    held: bytes = b""
-    ahead: int = _FIRST
+    large: Large | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class View:
     """One version, asked by paths that begin with `/`. Raises `OSError`. For many threads."""
 
-    def __init__(self, tree: Tree, cache: NodeCache) -> None:
-        self._tree, self._cache = tree, cache
+    def __init__(self, tree: Tree, cache: NodeCache, trouble: Callable[[str], None] = lambda sentence: None) -> None:
+        self._tree, self._pieces, self._trouble = tree, Pieces(cache, tree.reader), trouble
         self._opened: dict[int, _Opened] = {}
         self._count = 0
         self._lock = threading.Lock()
@@ -114,9 +132,11 @@ class View:
 
     def open(self, path: str) -> int:
         opened = _Opened(self._entry(path))
-        if 0 < opened.entry.size < WHOLE:
-            with _as_errno():
-                opened.local = os.open(self._cache.path(opened.entry, self._tree.reader), os.O_RDONLY | os.O_CLOEXEC)
+        with self._as_errno(path):
+            if opened.entry.size >= WHOLE:
+                opened.large = Large(opened.entry, self._pieces)
+            elif opened.entry.size:
+                opened.local = self._pieces.open(opened.entry)
         with self._lock:
             self._count += 1
             self._opened[self._count] = opened
@@ -124,43 +144,33 @@ class View:
 
     def read(self, handle: int, size: int, offset: int) -> bytes:
         opened = self._opened[handle]
-        if opened.local >= 0:
-            return os.pread(opened.local, size, offset)
-        end = min(offset + size, opened.entry.size)
-        with opened.lock, _as_errno():
-            if not opened.at <= offset <= end <= opened.at + len(opened.held):
-                self._fill(opened, offset, end)
-            return opened.held[offset - opened.at : end - opened.at]
+        if opened.large is None:
+            return os.pread(opened.local, size, offset) if opened.local >= 0 else b""
+        with opened.lock, self._as_errno(os.fsdecode(opened.entry.path)):
+            return opened.large.read(offset, offset + size)
 
     def close(self, handle: int) -> None:
         with self._lock:
             opened = self._opened.pop(handle)
-        if opened.local >= 0:
+        if opened.large is not None:
+            opened.large.close()
+        elif opened.local >= 0:
             os.close(opened.local)
 
-    def _fill(self, opened: _Opened, offset: int, end: int) -> None:
-        """The window that begins here; larger than the last one if that was read to its end."""
-        on = opened.at <= offset <= opened.at + len(opened.held) and opened.held
-        opened.ahead = min(2 * opened.ahead, _MOST) if on else _FIRST
-        until = min(max(end, offset + opened.ahead), opened.entry.size)
-        opened.held = read_range(self._tree.reader, opened.entry, offset, until)
-        opened.at = offset
+    @contextmanager
+    def _as_errno(self, path: str) -> Iterator[None]:
+        """Bytes that cannot be had, or are wrong, are an input/output error: never other bytes."""
+        try:
+            yield
+        except (DataError, ObjectError, OSError) as error:
+            self._trouble(f"{path.lstrip('/')} cannot be read: {error}")
+            raise OSError(errno.EIO, str(error)) from error
 
     def _entry(self, path: str) -> Entry:
         entry = self._tree.at(_inner(path))
         if entry is None:
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
         return entry
-
-
-class _as_errno:  # noqa: N801 - a context manager
-    """Bytes that cannot be had, or are wrong, are an input/output error: never other bytes."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: object) -> None:
-        if isinstance(error, DataError | ObjectError):
-            raise OSError(errno.EIO, str(error)) from error
 
 
 def _inner(path: str) -> bytes:
@@ -171,12 +181,15 @@ def _owner() -> dict[str, int]:
     return {"st_uid": os.getuid(), "st_gid": os.getgid()}
 
 
-def _operations(view: View) -> Any:
+def _operations(view: View, ready: Callable[[], None]) -> Any:
     """The same as FUSE's library wants it; whatever it is not given here is refused by the library."""
     import mfusepy
 
     class Operations(mfusepy.Operations):  # type: ignore[misc]  # it has no types
         use_ns = True
+
+        def init(self, path: str) -> None:
+            ready()
 
         def getattr(self, path: str, fh: int | None = None) -> dict[str, int]:
             return view.attributes(path)

@@ -1,8 +1,9 @@
 """An upload as others see it: announced before it relies on anything, ended by whoever comes first.
 
 `sessions/<id>/begun` is written at the start and refreshed while packs go out. `sessions/<id>/ended` can be created
-once: by the upload just before it commits (then it names the manifest, which counts as reachable from that moment), or
-by a collection that found it silent for too long (then the upload fails instead of committing).
+once: by the upload just before it commits (then it names the manifest, which counts as reachable from that moment, and
+the object that it will make next), or by a collection that found it silent for too long (then the upload fails
+instead of committing). One that named a manifest and went silent then is ended by `burying.py`.
 """
 
 from __future__ import annotations
@@ -36,23 +37,26 @@ class Session:
             self._bucket.store.write(layout.begun(self.id), json.dumps({"at": now}).encode())
             self._told = now
 
-    def commit(self, manifest: str) -> None:
-        """From here on `manifest` is reachable. Raises `DataError` if a collection has given this upload up."""
+    def commit(self, manifest: str, key: str) -> None:
+        """From here on `manifest` is reachable; what is made next is `key`, a version or a part of one. Raises
+        `DataError` if a collection has given this upload up."""
         try:
-            self._bucket.append_once(layout.ended(self.id), {"manifest": manifest})
+            self._bucket.append_once(layout.ended(self.id), {"manifest": manifest, "keys": [key]})
         except AlreadyExists:
             if (ended := self._bucket.record(layout.ended(self.id))).get("manifest") is None:
-                raise DataError(
-                    "this upload was silent for so long that a garbage collection gave it up; run it again: what has "
-                    "been sent and is still there is not sent twice"
-                ) from None
-            self._replace(ended, manifest)
+                raise _given_up() from None
+            self._replace(ended, manifest, key)
+        if self._bucket.has(layout.void(self.id)):  # only after the key was told: see `burying.py`
+            raise _given_up()
 
-    def _replace(self, ended: dict[str, Any], manifest: str) -> None:
-        """A rebase made another manifest: it is reachable beside the first."""
-        if manifest not in (ended["manifest"], *ended.get("more", [])):
-            more = [*ended.get("more", []), manifest]
-            self._bucket.rewrite(layout.ended(self.id), {**ended, "more": more})
+    def _replace(self, ended: dict[str, Any], manifest: str, key: str) -> None:
+        """A rebase made another manifest, or another writer took the number: both count beside the first."""
+        more, keys = list(ended.get("more", [])), list(ended["keys"])
+        if manifest not in (ended["manifest"], *more):
+            more.append(manifest)
+        if key not in keys:
+            keys.append(key)
+        self._bucket.rewrite(layout.ended(self.id), {**ended, "more": more, "keys": keys})
 
     def abandon(self) -> None:
         """After a failure. An upload that has named a manifest may have committed without learning of it: then it is
@@ -69,7 +73,14 @@ class Session:
 
     def finish(self) -> None:
         """After the commit, or after giving up: nothing of this upload is needed but what a version reaches."""
-        self._bucket.store.delete([layout.begun(self.id), layout.ended(self.id)])
+        self._bucket.store.delete([layout.begun(self.id), layout.ended(self.id), layout.void(self.id)])
+
+
+def _given_up() -> DataError:
+    return DataError(
+        "this upload was silent for so long that a garbage collection gave it up; run it again: what has "
+        "been sent and is still there is not sent twice"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +118,6 @@ def _look(bucket: Bucket, name: str) -> Seen | None:
         ended = bucket.record(layout.ended(name))
     except NoSuchObject:
         return Seen(name, at) if at else None
-    if ended.get("manifest") is None:
+    if ended.get("manifest") is None or bucket.has(layout.buried(name)):
         return Seen(name, at, given_up=True)
     return Seen(name, at, (ended["manifest"], *ended.get("more", [])))

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # The real Kubernetes for tests, helm, and our launcher, below OSMO_TOOLS; prints the folder with the programs.
+# `build.sh kai` builds KAI's scheduler and binder, and prints their folder; its CRDs lie in `crds` there.
 # KUBE_BIN=DIR takes ready ones from DIR; KUBECONFIG=FILE takes a cluster that runs, and nothing is built but the launcher.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
@@ -47,6 +48,30 @@ kubernetes() {
   for part in kube-apiserver kube-controller-manager kube-scheduler kubelet; do ln -sf kubernetes "$folder/$part"; done
 }
 
+kai() {
+  local module=github.com/NVIDIA/KAI-scheduler@v0.12.0 work source
+  local made="$tools/kai-${module##*@v}"
+  if [[ ! -d "$made" ]]; then
+    echo "kube-tools: building $module (once; some minutes)" >&2
+    # Its own go.mod pins what it is built of, so it is built where that is the main module.
+    source="$(cd "$(mktemp -d)" && "$go" mod download -json "$module" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')"
+    work="$(mktemp -d)"
+    cp -r "$source/." "$work" && chmod -R u+w "$work"
+    mkdir -p "$made.part"
+    for part in scheduler binder; do
+      (cd "$work" && CGO_ENABLED=0 nice -n 15 "$go" build -trimpath -ldflags '-s -w' -o "$made.part/kai-$part" "./cmd/$part")
+    done
+    cp -r "$work/deployments/kai-scheduler/crds" "$made.part/crds"
+    rm -rf "$work"
+    mv "$made.part" "$made"
+  fi
+  echo "$made"
+}
+
+if [[ "${1:-}" == kai ]]; then
+  kai
+  exit 0
+fi
 launcher
 helm
 kuberay
