@@ -87,11 +87,23 @@ def test_agents_let_through_what_their_account_may_and_nothing_else():
     assert rights(found, "ClusterRole") == dict(guard.WIDE)
 
 
-def test_the_plain_manifest_gives_the_least_that_the_chart_gives():
-    plain = objects((CHART.parents[1] / "kubernetes/backend.yaml").read_text())
-    chart = objects(rendered(*GIVEN))
+def test_the_plain_manifests_give_what_the_chart_gives():
+    least, chart = manifest("backend"), objects(rendered(*GIVEN))
     for kind in ("Role", "ClusterRole"):
-        assert rights(plain, kind) == rights(chart, kind)
+        assert rights(least, kind) == rights(chart, kind)
+    more, chart = manifest("kai"), objects(rendered(*GIVEN, "rbac.kai=true", "priorityClasses.create=true"))
+    for kind in ("Role", "ClusterRole"):
+        assert rights(least, kind) | rights(more, kind) == rights(chart, kind)
+    assert classes(more) == classes(chart) and len(classes(more)) == 3
+
+
+def manifest(name: str) -> list[dict[str, Any]]:
+    return objects((CHART.parents[1] / f"kubernetes/{name}.yaml").read_text())
+
+
+def classes(found: Sequence[dict[str, Any]]) -> dict[str, tuple[int, str]]:
+    made = [one for one in found if one["kind"] == "PriorityClass"]
+    return {one["metadata"]["name"]: (one["value"], one["preemptionPolicy"]) for one in made}
 
 
 @pytest.mark.parametrize(
@@ -143,17 +155,6 @@ def test_settings_of_the_values_are_those_of_the_platform(monkeypatch: pytest.Mo
     assert made.authenticated
 
 
-def test_queues_are_as_kai_has_them():
-    values = CHART / "values/bare-metal.yaml"
-    queues = {
-        one["metadata"]["name"]: one for one in objects(rendered(*GIVEN, values=values)) if one["kind"] == "Queue"
-    }
-    child = queues["osmo-pool-osmo-default"]
-    assert child["apiVersion"] == "scheduling.run.ai/v2" and child["spec"]["parentQueue"] == "osmo-default-osmo"
-    assert child["spec"]["resources"]["gpu"] == {"quota": 8, "limit": -1, "overQuotaWeight": 1}
-    assert queues["osmo-default-osmo"]["spec"]["resources"]["memory"]["limit"] == -1
-
-
 @pytest.fixture(scope="module")
 def rooms(kube: Cluster) -> Iterator[None]:
     """A dry run makes no namespace for what follows it."""
@@ -179,20 +180,35 @@ def test_a_real_api_server_takes_every_object(kube: Cluster, rooms: None, values
     more = ("tasks.namespace=dry", "token.existingSecret=", "token.value=x", "backend.caBundle=pem")
     more += ("rbac.staticToken=true", "tasks.quota.pods=9", "agent.priorityClassName=system-cluster-critical")
     found = objects(rendered(*GIVEN, *ALL, *more, values=values, namespace="dry-system"))
-    taken = [one for one in found if one["kind"] != "Queue"]  # KAI's own definitions are not in the test cluster
-    said = dry_run(kube, taken)
-    assert said.count("serverside-applied") == len(taken) >= 11 and "Warning" not in said
+    said = dry_run(kube, found)
+    assert said.count("serverside-applied") == len(found) >= 11 and "Warning" not in said
+
+
+def test_a_real_api_server_takes_queues_as_kai_has_them(kube: Cluster, rooms: None):
+    built = subprocess.run(
+        ["bash", HERE / "build.sh", "kai"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    define(kube, Path(built) / "crds/scheduling.run.ai_queues.yaml", "queues.scheduling.run.ai")
+    queues = ("queues[0].name=one", "queues[1].name=two", "queues[1].parent=one", "queues[1].gpu.quota=8")
+    queues += ("queues[1].gpu.limit=-1", "queues[1].gpu.overQuotaWeight=2", "queues[1].priority=200")
+    found = [one for one in objects(rendered(*GIVEN, *queues)) if one["kind"] == "Queue"]
+    said = dry_run(kube, found)
+    assert said.count("serverside-applied") == 2 and "Warning" not in said
+
+
+def define(kube: Cluster, file: Path, name: str) -> None:
+    """Teach the API server a kind."""
+    kubectl(kube, "apply", "--server-side", "--force-conflicts", "-f", str(file))
+    until = time.monotonic() + 60
+    while name not in kubectl(kube, "api-resources", "-o", "name").split():
+        assert time.monotonic() < until, "the API server does not take it up"
+        time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
 def kuberay(kube: Cluster) -> None:
     """What the API server has to know of a RayService."""
-    file = HELM.parents[1] / "kuberay/now/ray.io_rayservices.yaml"
-    kubectl(kube, "apply", "--server-side", "-f", str(file))
-    until = time.monotonic() + 60
-    while "rayservices" not in kubectl(kube, "api-resources", "--api-group=ray.io", "-o", "name"):
-        assert time.monotonic() < until, "the API server does not take it up"
-        time.sleep(0.2)
+    define(kube, HELM.parents[1] / "kuberay/now/ray.io_rayservices.yaml", "rayservices.ray.io")
 
 
 @pytest.mark.parametrize("values", [None, *PLATFORMS], ids=named)
