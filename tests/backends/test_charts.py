@@ -13,7 +13,7 @@ import yaml
 
 from osmo_ray import settings as settings_room
 from osmo_ray.backends.kubernetes.tunnel import guard
-from tests.servers.kube.agents import CHART, HELM, helm, kubectl
+from tests.servers.kube.agents import CHART, HELM, Admin, helm, namespace
 from tests.servers.kube.cluster import HERE, Cluster
 
 pytestmark = pytest.mark.kubernetes
@@ -39,10 +39,10 @@ def tools() -> None:
     subprocess.run(["bash", HERE / "build.sh"], check=True, capture_output=True)
 
 
-def rendered(*sets: str, values: Path | None = None, chart: Path = CHART, namespace: str = "osmo-system") -> str:
+def rendered(*sets: str, values: Path | None = None, chart: Path = CHART, within: str = "osmo-system") -> str:
     given = [part for one in sets for part in ("--set", one)]
     file = ["-f", values] if values is not None else []
-    return helm("template", "lab", chart, "-n", namespace, *given, *file)
+    return helm("template", "lab", chart, "-n", within, *given, *file)
 
 
 def objects(text: str) -> list[dict[str, Any]]:
@@ -132,7 +132,7 @@ def test_a_mistake_in_the_values_is_told_where_it_is(sets: tuple[str, ...], said
 
 
 def service(*sets: str) -> dict[str, Any]:
-    found = objects(rendered(*OURS, *sets, chart=PLATFORM, namespace="osmo"))
+    found = objects(rendered(*OURS, *sets, chart=PLATFORM, within="osmo"))
     (made,) = [one for one in found if one["kind"] == "RayService"]
     return dict(made["spec"])
 
@@ -156,67 +156,66 @@ def test_settings_of_the_values_are_those_of_the_platform(monkeypatch: pytest.Mo
 
 
 @pytest.fixture(scope="module")
-def rooms(kube: Cluster) -> Iterator[None]:
-    """A dry run makes no namespace for what follows it."""
-    names = ("dry-system", "dry")
-    for name in names:
-        kubectl(kube, "create", "namespace", name)
-    kubectl(kube, "label", "namespace", "dry-system", "pod-security.kubernetes.io/enforce=restricted")
-    yield
-    kubectl(kube, "delete", "namespace", "--wait=false", *names)
+def admin(kube: Cluster) -> Iterator[Admin]:
+    """With the namespaces of the dry runs, which make none for what follows."""
+    names = {"dry-system": "restricted", "dry": ""}
+    with Admin(kube) as made:
+        for name, security in names.items():
+            made.apply(namespace(name, security))
+        yield made
+        for name in names:
+            made.delete(f"/api/v1/namespaces/{name}")
 
 
-def dry_run(kube: Cluster, found: Sequence[dict[str, Any]]) -> str:
-    """What the API server says of each object, its warnings too, with unknown fields refused."""
-    ask = ["kubectl", f"--kubeconfig={kube.kubeconfig}", "apply", "--server-side", "--dry-run=server"]
-    given = yaml.safe_dump_all(found)
-    done = subprocess.run([*ask, "--validate=strict", "-f", "-"], input=given, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
+def taken(admin: Admin, found: Sequence[dict[str, Any]]) -> int:
+    """How many objects the API server would take as they are, without a word."""
+    assert [said for one in found if (said := admin.apply(one, dry=True))] == []
+    return len(found)
 
 
 @pytest.mark.parametrize("values", [None, *VALUES], ids=named)
-def test_a_real_api_server_takes_every_object(kube: Cluster, rooms: None, values: Path | None):
+def test_a_real_api_server_takes_every_object(admin: Admin, values: Path | None):
     more = ("tasks.namespace=dry", "token.existingSecret=", "token.value=x", "backend.caBundle=pem")
     more += ("rbac.staticToken=true", "tasks.quota.pods=9", "agent.priorityClassName=system-cluster-critical")
-    found = objects(rendered(*GIVEN, *ALL, *more, values=values, namespace="dry-system"))
-    said = dry_run(kube, found)
-    assert said.count("serverside-applied") == len(found) >= 11 and "Warning" not in said
+    found = objects(rendered(*GIVEN, *ALL, *more, values=values, within="dry-system"))
+    assert taken(admin, found) >= 11
 
 
-def test_a_real_api_server_takes_queues_as_kai_has_them(kube: Cluster, rooms: None):
+def test_a_real_api_server_takes_queues_as_kai_has_them(admin: Admin):
     built = subprocess.run(
         ["bash", HERE / "build.sh", "kai"], capture_output=True, text=True, check=True
     ).stdout.strip()
-    define(kube, Path(built) / "crds/scheduling.run.ai_queues.yaml", "queues.scheduling.run.ai")
+    define(admin, Path(built) / "crds/scheduling.run.ai_queues.yaml")
     queues = ("queues[0].name=one", "queues[1].name=two", "queues[1].parent=one", "queues[1].gpu.quota=8")
     queues += ("queues[1].gpu.limit=-1", "queues[1].gpu.overQuotaWeight=2", "queues[1].priority=200")
     found = [one for one in objects(rendered(*GIVEN, *queues)) if one["kind"] == "Queue"]
-    said = dry_run(kube, found)
-    assert said.count("serverside-applied") == 2 and "Warning" not in said
+    assert taken(admin, found) == 2
 
 
-def define(kube: Cluster, file: Path, name: str) -> None:
-    """Teach the API server a kind."""
-    kubectl(kube, "apply", "--server-side", "--force-conflicts", "-f", str(file))
+def define(admin: Admin, file: Path) -> None:
+    """Teach the API server a kind, and wait until it serves it."""
+    value = yaml.safe_load(file.read_text())
+    admin.apply(value)
+    spec = value["spec"]
+    (version,) = [one["name"] for one in spec["versions"] if one["storage"]]
     until = time.monotonic() + 60
-    while name not in kubectl(kube, "api-resources", "-o", "name").split():
+    while not admin.text(f"/apis/{spec['group']}/{version}/{spec['names']['plural']}"):
         assert time.monotonic() < until, "the API server does not take it up"
         time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
-def kuberay(kube: Cluster) -> None:
+def kuberay(admin: Admin) -> None:
     """What the API server has to know of a RayService."""
-    define(kube, HELM.parents[1] / "kuberay/now/ray.io_rayservices.yaml", "rayservices.ray.io")
+    define(admin, HELM.parents[1] / "kuberay/now/ray.io_rayservices.yaml")
 
 
 @pytest.mark.parametrize("values", [None, *PLATFORMS], ids=named)
-def test_a_real_api_server_takes_the_whole_platform(kube: Cluster, rooms: None, kuberay: None, values: Path | None):
+def test_a_real_api_server_takes_the_whole_platform(admin: Admin, kuberay: None, values: Path | None):
     """Its pods are put before it once more by themselves, where the strictest pod security judges them."""
     more = ("oidc.issuer=https://login.example.org", "oidc.existingSecret=oidc", "rbac.quotas=true")
     more += ("ingress.enabled=true", "networkPolicy.enabled=true", "storage.existingSecret=keys")
-    found = objects(rendered(*OURS, *more, chart=PLATFORM, values=values, namespace="dry-system"))
+    found = objects(rendered(*OURS, *more, chart=PLATFORM, values=values, within="dry-system"))
     (made,) = [one for one in found if one["kind"] == "RayService"]
     ray = made["spec"]["rayClusterConfig"]
     groups = [ray["headGroupSpec"], *ray["workerGroupSpecs"]]
@@ -224,6 +223,5 @@ def test_a_real_api_server_takes_the_whole_platform(kube: Cluster, rooms: None, 
         meta = {"name": f"pod-{number}", "namespace": "dry-system", **group["template"]["metadata"]}
         found.append({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": group["template"]["spec"]})
     (account,) = [one for one in found if one["kind"] == "ServiceAccount"]
-    kubectl(kube, "apply", "--server-side", "-f", "-", given=yaml.safe_dump(account))  # pods are refused without
-    said = dry_run(kube, found)
-    assert said.count("serverside-applied") == len(found) == 8 and "Warning" not in said
+    admin.apply(account)  # pods are refused without
+    assert taken(admin, found) == 8
