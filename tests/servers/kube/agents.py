@@ -185,7 +185,8 @@ class Front:
         self.wires: list[ServerConnection] = []
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[None]] = set()
-        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
         self.url, self._ways = self._do(self._start()).result(20)
 
     def way(self, cluster: str) -> str:
@@ -199,6 +200,8 @@ class Front:
     def close(self) -> None:
         self._do(self._stop()).result(20)
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
 
     def _do(self, work: Any) -> Future[Any]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -209,7 +212,10 @@ class Front:
         return f"http://{HOST_ADDRESS}:{self._server.sockets[0].getsockname()[1]}", Ways(self._dial)
 
     async def _stop(self) -> None:
+        for wire in self.wires:
+            wire.transport.abort()
         self._server.close()
+        await self._server.wait_closed()
         await self._ways.close()
         for task in self._tasks:
             task.cancel()
