@@ -10,7 +10,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -40,6 +39,7 @@ const (
 	hungUp   = 0x18 // POLLERR | POLLHUP
 	notFound = 127
 	notRun   = 126
+	pathOnly = 0x200000 // O_PATH
 )
 
 type ask struct {
@@ -130,12 +130,26 @@ func inside(folder string, in *os.File, out io.Writer) (int, error) {
 	return 0, nil
 }
 
-// word passes one on to the command's keeper: a file, which means something only while a failed command is held.
+// word passes one on to the command's keeper: a file, which means something only while a failed command is held. This
+// runs in the container beside the task, who may put links into the folder: none is followed.
 func word(folder, what string) (int, error) {
-	if _, err := os.Stat(filepath.Join(folder, "held")); errors.Is(err, os.ErrNotExist) {
+	inner, err := syscall.Open(folder, pathOnly|syscall.O_DIRECTORY|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	held, err := syscall.Openat(inner, "held", pathOnly|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0)
+	if err == syscall.ENOENT {
 		return 0, nil
 	}
-	return 0, os.WriteFile(filepath.Join(folder, what), nil, 0o666)
+	if err != nil {
+		return 0, err
+	}
+	syscall.Close(held)
+	made, err := syscall.Openat(inner, what, kindless|syscall.O_WRONLY|syscall.O_CREAT, 0o666)
+	if err != nil {
+		return 0, err
+	}
+	return 0, syscall.Close(made)
 }
 
 // mark is a variable that everything which a session starts inherits, so that it can be found wherever it went.

@@ -93,6 +93,11 @@ class DataCredential(Shape):
     region: str | None = None
     override_url: str | None = None
     addressing: Literal["path", "virtual", "auto"] | None = None
+    encryption_key: str | None = Field(
+        default=None,
+        pattern=r"^[0-9a-fA-F]{64}$",
+        description="Opens datasets there that are encrypted; 64 hex digits.",
+    )
 
 
 class CredentialBody(Shape):

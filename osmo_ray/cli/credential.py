@@ -24,7 +24,8 @@ def _set_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--payload", nargs="+", action="extend", default=[], metavar="KEY[=VALUE]",
         help="its values; a key alone is asked for. REGISTRY: registry, username, auth; DATA: endpoint, "
-        "access_key_id, access_key, region, override_url, addressing (path, virtual or auto)",
+        "access_key_id, access_key, region, override_url, addressing (path, virtual or auto), "
+        "encryption_key (64 hex digits, for datasets)",
     )  # fmt: skip
     parser.add_argument(
         "--payload-file",

@@ -102,7 +102,9 @@ def secrets(task: TaskSpec, attempt: AttemptPlan, mine: Mapping[str, Opened]) ->
     )
     data = [o for o in mine.values() if o.kind == "DATA"]
     masked = [v for o in used for v in o.values.values()]
-    masked += [o.values["auth"] for o in (registry,) if o] + [o.values["access_key"] for o in data]
+    masked += [o.values["auth"] for o in (registry,) if o] + [
+        o.values[k] for o in data for k in ("access_key", "encryption_key") if k in o.values
+    ]
     return Secrets(
         environment,
         tuple(files),

@@ -134,8 +134,9 @@ class Librarian:
             place = self.buckets.place(name)
             covered = any(f"{place.path}/".startswith(k.endpoint.rstrip("/") + "/") for k in secrets.data)
             if not covered and (key := place.key()) is not None:
+                told = filter(None, (key.access_key, key.encryption_key))
                 secrets = replace(
-                    secrets, data=(*secrets.data, key), masked=tuple(dict.fromkeys((*secrets.masked, key.access_key)))
+                    secrets, data=(*secrets.data, key), masked=tuple(dict.fromkeys((*secrets.masked, *told)))
                 )
         return secrets
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from osmo_ray.objects.protocol import ObjectError
 
 ADDRESSING = ("", "path", "virtual", "auto")
 """How S3 finds a bucket: in the path (`http://host/bucket`), in the name (`http://bucket.host`), or as its library
 chooses; empty is `auto`."""
+
+
+KEY_BYTES = 32
 
 
 class Key(Protocol):
@@ -28,6 +31,11 @@ class Key(Protocol):
     def override_url(self) -> str: ...
     @property
     def addressing(self) -> str: ...
+    @property
+    def encryption_key(self) -> str: ...
+
+
+K = TypeVar("K", bound=Key)
 
 
 def below(url: str, prefix: str) -> str:
@@ -43,13 +51,33 @@ def store_url(path: str) -> str:
     return "az://" + path.removeprefix("azure://").partition("/")[2]
 
 
+def covering(keys: Sequence[K], url: str) -> K | None:
+    """The key of the longest endpoint that `url` lies below."""
+    mine = [k for k in keys if url == k.endpoint or url.startswith(k.endpoint.rstrip("/") + "/")]
+    return max(mine, key=lambda k: len(k.endpoint), default=None)
+
+
+def bucket_key(keys: Sequence[Key], url: str) -> bytes | None:
+    """The 32 bytes that open encrypted datasets there; None for datasets in the clear. Raises `ObjectError`."""
+    key = covering(keys, url)
+    if key is None or not key.encryption_key:
+        return None
+    try:
+        found = bytes.fromhex(key.encryption_key)
+    except ValueError:
+        found = b""
+    if len(found) != KEY_BYTES:
+        told = "write 64 hex digits (openssl rand -hex 32)"
+        raise ObjectError(f"the encryption_key of {key.endpoint} is none: {told}", permanent=True)
+    return found
+
+
 def store_options(keys: Sequence[Key], url: str) -> dict[str, Any]:
     """What a store is to be opened with: the key of the longest endpoint that `url` lies below, or nothing."""
-    mine = [k for k in keys if url == k.endpoint or url.startswith(k.endpoint.rstrip("/") + "/")]
+    key = covering(keys, url)
     account = {"account_name": url.split("/")[2]} if url.startswith("azure://") else {}
-    if not mine:
+    if key is None:
         return account
-    key = max(mine, key=lambda k: len(k.endpoint))
     if url.startswith(("az:", "abfs:", "abfss:", "azure:")):
         named = account or {"account_name": key.access_key_id}
         if "://" in key.override_url:  # the whole address of the service, such as that of an emulator

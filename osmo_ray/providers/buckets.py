@@ -20,7 +20,7 @@ import yaml
 from osmo_ray.data.errors import DataError
 from osmo_ray.objects import datasets as stored
 from osmo_ray.objects import open_store
-from osmo_ray.objects.keyed import below, store_options, store_url
+from osmo_ray.objects.keyed import below, bucket_key, store_options, store_url
 from osmo_ray.settings import Settings, SettingsError
 from osmo_ray.spec.attempt import DataKey
 
@@ -65,9 +65,11 @@ class Place:
             found = yaml.safe_load(Path(self.credential_file).read_text())
             known = {
                 name: str(found[name])
-                for name in ("access_key_id", "access_key", "override_url", "addressing")
+                for name in ("access_key_id", "access_key", "override_url", "addressing", "encryption_key")
                 if name in found
             }
+            if "encryption_key" in known:  # a folder needs no other key
+                known = {"access_key_id": "", "access_key": "", **known}
             return DataKey(self.path, region=self.region, **known)
         except (OSError, yaml.YAMLError, TypeError) as error:
             raise DataError(
@@ -95,11 +97,12 @@ class Buckets:
 
     def open(self, place: Place, keys: Sequence[DataKey] = ()) -> Bucket:
         """The bucket itself, by the user's key that covers it, else its own, else what the environment gives."""
-        options = self._options(place, keys)
-        known = place.name, json.dumps(options, sort_keys=True)
+        mine = self._keys(place, keys)
+        options, key = store_options(mine, place.path), bucket_key(mine, place.path)
+        known = place.name, json.dumps([options, key.hex() if key else ""], sort_keys=True)
         if known not in self._open:
             url = below(self.storage, place.inside) if place.inside else store_url(place.path)
-            self._open[known] = stored.open_bucket(open_store(url, **options))
+            self._open[known] = stored.open_bucket(open_store(url, **options), key=key)
         return self._open[known]
 
     def shelf(self, place: Place, keys: Sequence[DataKey] = ()) -> str:
@@ -114,12 +117,12 @@ class Buckets:
         )
 
     @staticmethod
-    def _options(place: Place, keys: Sequence[DataKey]) -> dict[str, Any]:
-        """What it is opened with: the user's key, else its own."""
+    def _keys(place: Place, keys: Sequence[DataKey]) -> list[DataKey]:
+        """What it is opened with: the user's keys, else its own."""
         if place.inside:
-            return {}
+            return []
         own = None if _covering(place, keys) else place.key()
-        return store_options([own] if own else [*keys], place.path)
+        return [own] if own else [*keys]
 
 
 def _covering(place: Place, keys: Sequence[DataKey]) -> list[DataKey]:

@@ -27,7 +27,7 @@ from osmo_ray.objects.datasets.cache import NodeCache
 from osmo_ray.objects.datasets.dataset import About, Dataset, Source
 from osmo_ray.objects.datasets.reading import Reader
 from osmo_ray.objects.datasets.restoring import restore
-from osmo_ray.objects.keyed import below, store_options, store_url
+from osmo_ray.objects.keyed import below, bucket_key, store_options, store_url
 from osmo_ray.runtime.options import Options
 from osmo_ray.runtime.place import Place
 from osmo_ray.spec.attempt import AttemptPlan, DatasetPlan, OutputPlan
@@ -147,7 +147,9 @@ def _bucket(place: Place, wanted: DatasetPlan) -> Bucket:
     if "://" not in wanted.url:
         store = open_store(below(place.job.storage_url, wanted.url))
     else:
-        store = open_store(store_url(wanted.url), **store_options(place.job.plan.secrets.data, wanted.url))
+        keys = place.job.plan.secrets.data
+        store = open_store(store_url(wanted.url), **store_options(keys, wanted.url))
+        return open_bucket(store, key=bucket_key(keys, wanted.url), cache=_root(place) / "tables")
     return open_bucket(store, cache=_root(place) / "tables")
 
 

@@ -137,7 +137,6 @@ class Supervisor:
             if ending.failed and self.plan.hold > 0 and self._hold(command, ending):
                 continue
             break
-        self.mounts.end()
         self._finish(ending.code, ending.reason, ran=True)
 
     def _last_checkpoint(self, command: Command, ending: Ending) -> Ending:
@@ -247,6 +246,7 @@ class Supervisor:
 
     def _last_work(self, *, keeping: bool) -> dict[str, Any]:
         """Outputs, then the rest of the log: it outlives the node, or stays in the spool with a mark until it does."""
+        self.mounts.end()
         self.log.flush()
         self.shipper.end()
         try:

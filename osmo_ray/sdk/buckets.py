@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from osmo_ray.data.names import Reference, parse_reference
-from osmo_ray.objects.keyed import store_options, store_url
+from osmo_ray.objects.keyed import bucket_key, store_options, store_url
 from osmo_ray.objects.opening import open_store
 from osmo_ray.objects.protocol import ObjectError
 from osmo_ray.sdk.errors import ClientError
@@ -61,8 +61,9 @@ def opened(client: Client, name: str, *, write: bool = False, through: Any = Non
             status=400,
         )
     try:
-        store = open_store(store_url(url), **store_options(data_keys(), url))
-        bucket = open_bucket(through(store) if through else store, cache=_cache())
+        keys = data_keys()
+        store = open_store(store_url(url), **store_options(keys, url))
+        bucket = open_bucket(through(store) if through else store, key=bucket_key(keys, url), cache=_cache())
     except (ObjectError, OSError) as error:
         raise ClientError(_closed(name, url, error), status=400) from None
     return Opened(bucket, str(told["user"]))

@@ -109,7 +109,7 @@ class FilePlan:
 @dataclass(frozen=True, slots=True)
 class DataKey:
     """A key for what lies below `endpoint` (`s3://bucket/prefix`); `region`, `override_url` and `addressing` (of S3:
-    `path`, `virtual` or `auto`) may be empty."""
+    `path`, `virtual` or `auto`) may be empty. `encryption_key` (64 hex digits) opens datasets that are encrypted."""
 
     endpoint: str
     access_key_id: str
@@ -117,6 +117,7 @@ class DataKey:
     region: str = ""
     override_url: str = ""
     addressing: str = ""
+    encryption_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

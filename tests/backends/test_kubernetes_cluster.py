@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from osmo_ray.backends.kubernetes import pods
+from osmo_ray.backends.kubernetes import observe, pods
 from osmo_ray.backends.kubernetes.backend import KubernetesBackend
 from osmo_ray.backends.kubernetes.client import HttpApi, Object
 from osmo_ray.backends.kubernetes.kubeconfig import open_kubeconfig
@@ -153,6 +153,22 @@ async def test_a_kill_for_memory_is_told_as_one(world: World):
     end = await world.finished(plan.key)
     assert (end.exit_code, end.reason and end.reason.code) == (3004, "OutOfMemory")
     assert end.reason is not None and end.reason.evidence["limit"] == "64.0 MiB"
+
+
+async def test_a_task_that_writes_more_than_its_storage_is_evicted(world: World):
+    plan = world.attempt("sh", "-c", "head -c 100000000 /dev/zero > {{output}}/big; sleep 600")
+    await world.apply(plan)
+    end = (await world.until(plan.key, lambda o: o.phase in (Phase.FINISHED, Phase.LOST), 90))[-1]
+    assert (end.phase, end.exit_code, end.reason and end.reason.code) == (Phase.FINISHED, 3004, "Evicted")
+
+
+async def test_many_at_once_all_end(world: World):
+    plans = [world.attempt("sh", "-c", f"exit {n % 3}") for n in range(30)]
+    plans = [replace(p, cpu=0.0, memory=16 << 20) for p in plans]
+    assert await world.backend.apply(1, [contract.group(p) for p in plans]) == {}
+    await asyncio.gather(*(eventually(lambda p=p: is_in(world, p, Phase.FINISHED), 90) for p in plans))
+    codes = {o.key: o.exit_code for o in await world.backend.list()}
+    assert [codes[p.key] for p in plans] == [n % 3 for n in range(30)]
 
 
 async def test_an_image_that_is_nowhere(world: World):
@@ -312,6 +328,23 @@ async def test_a_pod_that_somebody_deletes_is_lost(world: World):
     await world.api.delete(f"{PODS}/{world.name(plan)}", 1)
     end = await world.finished(plan.key)
     assert (end.phase, end.reason and end.reason.code) == (Phase.LOST, "PodDeleted")
+
+
+async def test_a_pod_that_nobody_is_there_to_end_is_lost(world: World, monkeypatch: pytest.MonkeyPatch):
+    """Its node is dead: the cluster marks it for deletion, and there it stays."""
+    plan = world.attempt("sleep", "600")
+    await world.apply(plan)
+    await world.runs(plan)
+    world.cluster.part("kill", "kubelet")
+    try:
+        await world.api.delete(f"{PODS}/{world.name(plan)}", 1)
+        monkeypatch.setattr(observe, "DELETION_PATIENCE", 1.0)
+        await eventually(lambda: is_in(world, plan, Phase.LOST))
+        (seen,) = await world.backend.list()
+        assert seen.reason is not None and seen.reason.code == "NodeLost"
+    finally:
+        world.cluster.part("start", "kubelet")
+    await eventually(lambda: is_gone(world, plan), 60)
 
 
 async def test_a_drained_pod_is_lost_and_says_so(world: World):

@@ -42,6 +42,7 @@ def look(
     ctrl: dict[str, Any] | None = None,
     gone: bool = False,
     deleting: bool = False,
+    later: float = 0.0,
     go: bool = True,
     barrier: bool = False,
     conditions: tuple[dict[str, str], ...] = (),
@@ -51,7 +52,7 @@ def look(
     pod = pods.pod_of(plan, SETTINGS, SETTINGS.platforms[0], 1)
     pod["spec"]["nodeName"] = "node-1"
     if deleting:
-        pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        pod["metadata"]["deletionTimestamp"] = "2027-01-15T08:00:00Z"
     states = {pods.INIT: init, pods.USER: user, pods.CTRL: ctrl}
     shown = [{"name": name, "state": state} for name, state in states.items() if state is not None]
     pod["status"] = {
@@ -62,7 +63,7 @@ def look(
         "conditions": list(conditions),
         **status,
     }
-    seen = Seen(pod, NOW)
+    seen = Seen(pod, NOW + later)
     return seen.vanished() if gone else seen.observation()
 
 
@@ -130,6 +131,11 @@ LOST = [
     (look(user=RUNNING, gone=True, conditions=disrupted("EvictionByEvictionAPI")), "EvictionByEvictionAPI"),
     (look(user=RUNNING, gone=True, conditions=disrupted("DeletionByPodGC")), "DeletionByPodGC"),
     (look(user=ended(143), ctrl=ended(0, "Completed"), deleting=True, gone=True), "PodDeleted"),
+    (look(user=RUNNING, ctrl=RUNNING, deleting=True, later=61), "NodeLost"),
+    (
+        look(user=RUNNING, deleting=True, later=61, conditions=disrupted("DeletionByTaintManager")),
+        "DeletionByTaintManager",
+    ),
 ]
 
 
@@ -142,8 +148,9 @@ def test_what_the_cluster_took_away_is_lost_not_failed(seen: Observation, reason
 def test_a_preempted_pod_still_runs_until_it_has_ended():
     seen = look(user=RUNNING, ctrl=RUNNING, deleting=True, conditions=disrupted("PreemptionByScheduler"))
     assert seen.phase is Phase.RUNNING
-    gone = look(user=RUNNING, deleting=True, gone=True, conditions=disrupted("PreemptionByScheduler"))
-    assert (gone.phase, gone.exit_code) == (Phase.FINISHED, 3006)
+    for late in ({"gone": True}, {"later": 61.0}):
+        gone = look(user=RUNNING, deleting=True, conditions=disrupted("PreemptionByScheduler"), **late)
+        assert (gone.phase, gone.exit_code) == (Phase.FINISHED, 3006)
 
 
 def test_a_result_that_was_told_counts_even_when_the_pod_is_gone():

@@ -228,6 +228,14 @@ def test_what_osmos_client_takes_is_taken(site: Site, capsys: Capture, tmp_path:
     assert "nowhere: no such file" in osmo(capsys, "data", "check", url, "-c", "nowhere", code=1)
 
 
+def test_globs_remove_as_regexes_do(site: Site, capsys: Capture) -> None:
+    tree()
+    osmo(capsys, "dataset", "upload", "cats", "in/*")
+    osmo(capsys, "dataset", "update", "cats", "--remove-glob", "*.png", "a.*")
+    assert paths(capsys, "cats") == ["sub/b.txt"]
+    assert "not both" in osmo(capsys, "dataset", "update", "cats", "--remove-glob", "*", "--remove", ".*", code=1)
+
+
 def test_what_is_said_is_for_people(site: Site, capsys: Capture) -> None:
     tree()
     assert "matches; no version" in osmo(capsys, "dataset", "upload", "cats", "in", "-g", "*.zip", code=1)

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.harness import SHARED, Platform
+from tests.e2e.kube import LEASE, UP, register
+from tests.servers.kube.cluster import HOST_ADDRESS, Cluster
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +45,18 @@ def tutorials() -> Path:
         message = f"{folder} is absent: the tutorial files were NOT run (OSMO_SHARED names where they are)"
         pytest.skip(message)
     return folder
+
+
+@pytest.fixture(scope="session")
+def kube_platform(kube: Cluster) -> Iterator[Platform]:
+    """One that pods can reach, with the cluster registered as `kube`."""
+    home = Path(tempfile.mkdtemp(prefix="osmo-kube-e2e-"))
+    made = Platform(home, host=HOST_ADDRESS, extra={"OSMO_ATTEMPT_LEASE": str(LEASE)})
+    try:
+        made.up(*UP)
+        made.cli("login", made.url, "--method", "token", "--token-file", str(home / "admin.token"))
+        register(made, kube)
+        yield made
+    finally:
+        made.down()
+        shutil.rmtree(home, ignore_errors=True)

@@ -197,6 +197,53 @@ def test_azure(azure: Cloud) -> None:
     workflows_read_and_write(azure)
 
 
+COPY = """workflow:
+  name: copy
+  tasks:
+  - name: a
+    image: ubuntu
+    command: [sh, -c, "cat {{input:0}}/secret/words; cp {{input:0}}/secret/words {{output}}/again"]
+    inputs: [{dataset: secret}]
+    outputs: [{dataset: copied}]
+"""
+
+
+def test_encrypted_datasets_of_a_bucket(tmp_path: Path) -> None:
+    """The key is part of the credential: people and tasks read and write, and the store never sees a word of it."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    url = "http://{}:{}".format(*server.get_host_and_port())
+    keys = {"aws_access_key_id": "AKID", "aws_secret_access_key": "very-secret-key", "region_name": "us-east-1"}
+    place = boto3.resource("s3", endpoint_url=url, **keys).Bucket("hidden")
+    place.create()
+    payload = ["endpoint=s3://hidden", "access_key_id=AKID", "access_key=very-secret-key", f"override_url={url}"]
+    sealed = "5e" * 32
+    (tmp_path / "words").write_text("nobody may know\n")
+    try:
+        for cloud in started("s3://hidden", [*payload, "region=us-east-1"]):
+            bad = cloud.osmo(
+                "credential", "set", "x", "--type", "DATA", "--payload", *payload, "encryption_key=5e", code=2
+            )
+            assert "encryption_key" in bad
+            words = ("credential", "set", "store", "--type", "DATA", "--payload", *cloud.payload)
+            cloud.osmo(*words, f"encryption_key={sealed}")
+            cloud.osmo("dataset", "upload", "secret", str(tmp_path / "words"))
+            id = cloud.platform.submit(COPY)
+            assert cloud.platform.wait(id) == "COMPLETED", cloud.osmo("workflow", "logs", id)
+            assert "nobody may know" in cloud.osmo("workflow", "logs", id)
+            cloud.osmo("dataset", "download", "copied", str(tmp_path / "out"))
+            assert (tmp_path / "out/copied/again").read_text() == "nobody may know\n"
+            assert {d["name"] for d in cloud.told("dataset", "list", "-a")["datasets"]} == {"secret", "copied"}
+            stored = [(one.key, one.get()["Body"].read()) for one in place.objects.all()]
+            assert any("/packs/" in key for key, _ in stored)
+            assert not any(b"nobody" in data or b"words" in data or b"again" in data for _, data in stored)
+            cloud.osmo("credential", "delete", "store")
+            cloud.osmo(*words)
+            assert "is encrypted; give its key" in cloud.osmo("dataset", "download", "secret", str(tmp_path), code=2)
+    finally:
+        server.stop()
+
+
 READ = """workflow:
   name: read
   tasks:

@@ -242,17 +242,19 @@ def test_the_agent_dies_while_an_output_is_uploaded(platform: Platform) -> None:
     assert len([t for g in platform.query(id)["groups"] for t in g["tasks"]]) == 1, "it did not run again"
 
 
-def writing(folder: Path) -> list[int]:
-    """Processes that have a file open below a folder."""
+def caught(folder: Path) -> list[tuple[int, int]]:
+    """Processes that have a file open below a folder, held still there, with their parents."""
     found = []
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
             try:
                 links = [str(fd.readlink()) for fd in (process / "fd").iterdir()]
-            except OSError:
+                if any(link.startswith(f"{folder}/") for link in links):
+                    os.kill(int(process.name), signal.SIGSTOP)
+                    parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
+                    found.append((int(process.name), int(parent)))
+            except OSError:  # gone meanwhile
                 continue
-            if any(link.startswith(f"{folder}/") for link in links):
-                found.append(int(process.name))
     return found
 
 
@@ -261,9 +263,8 @@ def test_the_supervisor_dies_while_an_output_is_uploaded(platform: Platform) -> 
     there = bucket(platform)
     dataset = Dataset(there, "large2", create=True)
     id = platform.submit(UPLOAD.replace("large", "large2"))
-    movers = until(lambda: writing(platform.home / "storage/buckets/default"), 60, every=0.002)
-    supervisors = [int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in movers]
-    for pid in [*supervisors, *movers]:
+    movers = until(lambda: caught(platform.home / "storage/buckets/default/.osmo-tmp"), 60, every=0.002)
+    for pid in [*{parent for _, parent in movers}, *(mover for mover, _ in movers)]:
         os.kill(pid, signal.SIGKILL)
     assert not dataset.versions(), "it was killed before the commit"
     assert platform.wait(id) == "COMPLETED", platform.cli("workflow", "logs", id).stdout
@@ -292,9 +293,14 @@ def test_shards_are_the_same_in_a_task_and_outside(platform: Platform) -> None:
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == sum(x * x for x in range(3000))
     assert [v.number for v in Dataset(bucket(platform), "squares").versions()] == [1]
-    id = platform.submit(INSIDE.format(python=sys.executable, example=json.dumps(example.read_text()), root=ROOT))
-    assert platform.wait(id) == "COMPLETED", platform.cli("workflow", "logs", id).stdout
-    assert lines(platform, id, "read") == [done.stdout.strip()]
+    text = INSIDE.format(python=sys.executable, example=json.dumps(example.read_text()), root=ROOT)
+    for one in (text, text.replace("{dataset: squares}", "{dataset: {name: squares, mount: true}}")):
+        id = platform.submit(one)
+        assert platform.wait(id) == "COMPLETED", platform.cli("workflow", "logs", id).stdout
+        assert lines(platform, id, "read") == [done.stdout.strip()]
+    assert "default/squares:1 mounted in" in said(platform, id, "read") or "cannot be mounted" in said(
+        platform, id, "read"
+    )
 
 
 def test_the_example_runs(platform: Platform) -> None:

@@ -288,6 +288,26 @@ def die() -> None:
     raise Killed
 
 
+def test_a_deleted_version_above_hides_none_below_it_from_an_update(tmp_path: Path) -> None:
+    """Another writer's version came meanwhile, and one more that was deleted: its changes are not lost."""
+    store = MemoryStore()
+    dataset = Dataset(open_bucket(store), "d", create=True)
+    for name in ("a", "b", "c", "mine"):
+        (tmp_path / name).write_text(name)
+    dataset.upload([tmp_path / "a"])
+
+    def meanwhile() -> None:
+        other = Dataset(open_bucket(store), "d")
+        other.update([tmp_path / "b"])
+        other.update([tmp_path / "c"])
+        other.delete("3")
+
+    at_the_commit(store, meanwhile)
+    made = dataset.update([tmp_path / "mine"], base="1")
+    assert (made.number, made.parent) == (4, 2)
+    assert [entry.path for entry in dataset.entries("4")] == [b"a", b"b", b"mine"]
+
+
 def test_an_upload_that_died_just_before_its_version_is_collected(tmp_path: Path) -> None:
     store = MemoryStore()
     dataset = Dataset(at_time(store, 1e9), "d", create=True)

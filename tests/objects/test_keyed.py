@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from osmo_ray.objects.keyed import store_options
+from osmo_ray.objects.keyed import bucket_key, store_options
 from osmo_ray.objects.protocol import ObjectError
 from osmo_ray.objects.remote import FsspecStore
 
@@ -19,6 +19,7 @@ class Key:
     region: str = ""
     override_url: str = ""
     addressing: str = ""
+    encryption_key: str = ""
 
 
 def test_endpoint_region_and_addressing_belong_to_the_credential() -> None:
@@ -64,3 +65,11 @@ def test_who_wants_checksums_gets_them() -> None:
         "signature_version": "s3v4",
         "response_checksum_validation": "when_required",
     }
+
+
+def test_the_key_of_encrypted_datasets_is_that_of_the_longest_endpoint() -> None:
+    keys = [Key("s3://a", encryption_key="ab" * 32), Key("s3://a/clear"), Key("s3://b", encryption_key="too short")]
+    assert bucket_key(keys, "s3://a/x") == b"\xab" * 32
+    assert bucket_key(keys, "s3://a/clear/x") is None and bucket_key(keys, "s3://c") is None
+    with pytest.raises(ObjectError, match="64 hex digits"):
+        bucket_key(keys, "s3://b/x")

@@ -227,3 +227,18 @@ def test_secrets_do_not_reach_the_log(world: World):
     text = "\n".join(said for _, said in world.lines())
     assert text.startswith("a [MASKED] z\n") and text.endswith("\ncorrect")
     assert secret not in text and plain[:20] not in text
+
+
+@pytest.mark.parametrize("verb", ["release", "rerun"])
+def test_a_word_is_written_through_no_link(world: World, tmp_path: Path, verb: str):
+    """It is passed on from beside the task, where there are files that the task must not reach."""
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / verb).write_text("ours")
+    (world.folder / "held").touch()
+    (world.folder / verb).symlink_to(own / verb)
+    assert subprocess.run([LAUNCHER, verb, world.folder], capture_output=True, check=False).returncode == 125
+    (own / "held").touch()
+    (tmp_path / "run").symlink_to(own)
+    assert subprocess.run([LAUNCHER, verb, tmp_path / "run"], capture_output=True, check=False).returncode == 125
+    assert (own / verb).read_text() == "ours"

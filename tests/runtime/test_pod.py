@@ -17,13 +17,15 @@ import pytest
 from osmo_ray.objects.datasets.bucket import open_bucket
 from osmo_ray.objects.datasets.dataset import About, Dataset, Source
 from osmo_ray.objects.local import LocalStore
+from osmo_ray.objects.protocol import ObjectError
+from osmo_ray.runtime import transfer
 from osmo_ray.runtime.codec import Job, Orders, orders_to_json
 from osmo_ray.runtime.logs import Log, stored_log
 from osmo_ray.runtime.mirror import Mirror
 from osmo_ray.runtime.pod import before as init
 from osmo_ray.runtime.pod import beside as ctrl
 from osmo_ray.runtime.pod import job as told
-from osmo_ray.runtime.pod import names
+from osmo_ray.runtime.pod import names, patience
 from osmo_ray.runtime.pod.shared import Words
 from osmo_ray.runtime.pod.telling import judge, tell
 from osmo_ray.spec.attempt import AttemptKey, AttemptPlan, DatasetPlan, FilePlan, InputPlan, OutputPlan, Secrets
@@ -349,3 +351,76 @@ def test_datasets_of_a_pod_need_no_folder_of_a_node(world: World, tmp_path: Path
     world.end(ZERO)
     assert ctrl.beside(world.job(plan), world.root, world.orders) == 0
     assert Dataset(open_bucket(LocalStore(world.storage / "datasets")), "made").version("latest").files == 1
+
+
+class Away:
+    """Someone's storage, for the first few calls that change it away."""
+
+    def __init__(self, calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left, self.waited = calls, 0
+        for name in ("write", "upload"):
+            monkeypatch.setattr(LocalStore, name, self._failing(getattr(LocalStore, name)))
+        monkeypatch.setattr(patience.time, "sleep", self._wait)
+        monkeypatch.setattr(transfer, "_TRIES", 1)
+
+    def _failing(self, real: Any) -> Any:
+        def act(*args: Any) -> Any:
+            self.left -= 1
+            if self.left >= 0:
+                raise ObjectError("connection refused", permanent=False)
+            return real(*args)
+
+        return act
+
+    def _wait(self, seconds: float) -> None:
+        self.waited += 1
+
+
+@pytest.mark.parametrize("outputs", [(), (OutputPlan("prefix", "out/1"),)])
+def test_a_storage_that_is_away_at_the_end_is_waited_for(
+    world: World, monkeypatch: pytest.MonkeyPatch, outputs: tuple[OutputPlan, ...]
+):
+    job = world.job(replace(PLAN, outputs=outputs))
+    init.before(job, world.root)
+    (world.root / "data/output/x").write_text("made")
+    world.end(ZERO)
+    away = Away(3, monkeypatch)
+    assert ctrl.beside(job, world.root, world.orders) == 0
+    assert away.waited >= 3 and world.told["exit_code"] == 0
+    assert stored_log(LocalStore(world.storage), PLAN.workflow_uuid, KEY, 0, 1 << 16).end
+    assert (world.storage / "out/1/x").exists() is bool(outputs)
+
+
+def test_patience_with_a_storage_ends(world: World, monkeypatch: pytest.MonkeyPatch):
+    job = world.job(replace(PLAN, outputs=(OutputPlan("prefix", "out/1"),)))
+    init.before(job, world.root)
+    world.end(ZERO)
+    monkeypatch.setattr(ctrl, "AFTER", -1.0)
+    Away(1 << 30, monkeypatch)
+    assert ctrl.beside(job, world.root, world.orders) == 1
+    assert world.told["exit_code"] == 2012 and "connection refused" in world.told["reason"]["sentence"]
+
+
+def test_inputs_are_fetched_anew_after_a_while(world: World, monkeypatch: pytest.MonkeyPatch):
+    transfer.upload(LocalStore(world.storage), "in", _folder(world.root.parent / "made", a="one", b="two"))
+    real, failed = LocalStore.download, []
+
+    def once(self: LocalStore, key: str, target: Path) -> None:
+        if key.endswith("/b") and not failed:
+            failed.append(key)
+            raise ObjectError("connection refused", permanent=False)
+        real(self, key, target)
+
+    monkeypatch.setattr(LocalStore, "download", once)
+    monkeypatch.setattr(transfer, "_TRIES", 1)
+    monkeypatch.setattr(patience.time, "sleep", lambda _: None)
+    job = world.job(replace(PLAN, inputs=(InputPlan("prefix", "in"),)))
+    assert init.before(job, world.root) == 0 and failed
+    assert sorted(path.name for path in (world.root / "data/input/0").iterdir()) == ["a", "b"]
+
+
+def _folder(root: Path, **files: str) -> Path:
+    root.mkdir()
+    for name, text in files.items():
+        (root / name).write_text(text)
+    return root

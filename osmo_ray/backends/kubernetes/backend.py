@@ -122,9 +122,10 @@ class KubernetesBackend:
 
     async def list(self) -> Sequence[Observation]:
         await self._connected()
-        for key in [key for key, seen in self._newest.items() if seen.phase is Phase.PENDING]:
-            if found := self._pods.get(key):
-                self._look(key, found[max(found)])  # patience with an error ends without any change of the pod
+        for key, found in self._pods.items():
+            newest, pod = self._newest.get(key), found[max(found)]
+            if "deletionTimestamp" in pod["metadata"] or (newest is not None and newest.phase is Phase.PENDING):
+                self._look(key, pod)  # patience ends without any change of the pod
         return tuple(self._newest.values())
 
     async def watch(self, wait: float) -> Sequence[Observation]:

@@ -22,6 +22,8 @@ BACKEND_ERROR, START_ERROR, EVICTED, PREEMPTED = 3001, 3003, 3004, 3006
 _RUNTIME, _INIT, _UNKNOWN = 2000, 255, 4000
 CONFIG_PATIENCE = 600.0
 """Seconds for which a configuration error (a Secret not there yet) may mend itself."""
+DELETION_PATIENCE = 60.0
+"""Seconds after which a pod that should be gone is one whose node has: nobody is there to end it."""
 _WAITS = ("", "PodInitializing", "ContainerCreating")
 _CONFIG = ("CreateContainerConfigError",)
 _START = ("CreateContainerError", "RunContainerError", "StartError", "ContainerCannotRun", "PostStartHookError")
@@ -66,6 +68,8 @@ class Seen:
 
     def observation(self) -> Observation:
         """The attempt now."""
+        if self._abandoned:
+            return self.vanished()
         return self._ended() or self._failing() or self._under_way()
 
     def vanished(self) -> Observation:
@@ -205,11 +209,19 @@ class Seen:
         disruption = self.condition("DisruptionTarget")
         if disruption.get("status") == "True":
             return Reason(str(disruption.get("reason")), _first(disruption, "the cluster disrupted the pod"))
+        if self._abandoned:
+            return Reason("NodeLost", f"node {self.node} does not answer; nobody ends its pod, which was to be deleted")
         if self.status.get("reason") == "NodeLost":
             return Reason("NodeLost", f"node {self.node} was lost")
         return Reason("PodDeleted", "the pod was deleted by somebody else before it ended")
 
     # --- small help ------------------------------------------------------------------------------------------------
+
+    @property
+    def _abandoned(self) -> bool:
+        """Its deletion is overdue: the mark says when the pod's grace was over."""
+        due = moment(self.meta.get("deletionTimestamp"))
+        return bool(due) and self.now - due > DELETION_PATIENCE
 
     @property
     def _still(self) -> bool:

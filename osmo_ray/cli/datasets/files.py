@@ -13,6 +13,7 @@ from osmo_ray.cli.datasets.common import (
     Counted,
     dataset,
     effort,
+    glob_regex,
     mapping,
     measured,
     named,
@@ -100,6 +101,7 @@ def _update_arguments(parser: argparse.ArgumentParser) -> None:
     named(parser)
     parser.add_argument("--add", "-a", nargs="+", default=[], metavar="PATH[:FOLDER]", help="put these on top")
     parser.add_argument("--remove", "-r", default="", metavar="REGEX", help="leave out paths that match, before adding")
+    parser.add_argument("--remove-glob", nargs="+", default=[], metavar="GLOB", help="the same for paths like these")
     _about(parser)
     effort(parser)
 
@@ -107,8 +109,11 @@ def _update_arguments(parser: argparse.ArgumentParser) -> None:
 def _update(args: argparse.Namespace) -> int:
     from osmo_ray.objects.datasets.dataset import About
 
-    if not args.add and not args.remove:
-        raise ClientError("nothing to do: give --add or --remove", status=400, code="USAGE")
+    if args.remove and args.remove_glob:
+        raise ClientError("give --remove or --remove-glob, not both", status=400, code="USAGE")
+    remove = args.remove or "|".join(f"(?:{glob_regex(one)})" for one in args.remove_glob)
+    if not args.add and not remove:
+        raise ClientError("nothing to do: give --add, --remove or --remove-glob", status=400, code="USAGE")
     parts = [text.replace("\\:", "\0").partition(":") for text in args.add]
     sources = [_source(a.replace("\0", ":"), b.replace("\0", ":")) for a, _, b in parts]
     metadata, labels = mapping(args.metadata), mapping(args.labels)
@@ -116,7 +121,7 @@ def _update(args: argparse.Namespace) -> int:
         into, reference, user = dataset(client, args.name, write=True)
     about = About(args.desc, user, metadata=metadata)
     with measured(args, size_of([source.path for source in sources])):
-        version = into.update(sources, about, base=reference.selector, remove=args.remove)
+        version = into.update(sources, about, base=reference.selector, remove=remove)
     return _made(args, into, reference, version, labels)
 
 

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from osmo_ray.data.errors import Conflict
 from osmo_ray.data.manifest import Kind, checksum, chunk_ids
 from osmo_ray.data.merge import rebase
-from osmo_ray.data.versions import Version, already, dump_version, load_version
+from osmo_ray.data.versions import Version, already, dump_version, latest, load_version
 from osmo_ray.objects.datasets import layout
 from osmo_ray.objects.datasets.bucket import THREADS, Bucket
 from osmo_ray.objects.datasets.reading import Reader
@@ -60,10 +60,11 @@ def commit(
         number = claimed or max(head, *bucket.numbers(layout.claims(dataset)), 0) + 1
         if expect is not None and number != expect:
             raise Conflict(f"version {expect} was wanted, the newest is {head}; look at it and decide again")
-        if base is not None and head > base.number and head not in bucket.numbers(layout.deleted(dataset)):
-            theirs = base.load(head)
+        newest = _newest(bucket, dataset) if base is not None else 0
+        if base is not None and newest > base.number:
+            theirs = base.load(newest)
             table = rebase(base.table, table, theirs)
-            base = replace(base, number=head, table=theirs)
+            base = replace(base, number=newest, table=theirs)
             sender.refresh()
             sender.carry(chunk_ids(table), Reader(bucket))
         sender.close()
@@ -83,6 +84,12 @@ def commit(
             continue
         return version
     raise Conflict(f"{_RACES} other writers were faster, one after another; try again when fewer write")
+
+
+def _newest(bucket: Bucket, dataset: str) -> int:
+    """The newest version that is not deleted; those above it, which are, change nothing. 0 if there is none."""
+    gone = bucket.numbers(layout.deleted(dataset))
+    return latest(bucket.numbers(layout.versions(dataset)), gone) or 0
 
 
 def _others(bucket: Bucket, dataset: str, seen: dict[int, Version]) -> list[Version]:

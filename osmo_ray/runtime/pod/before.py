@@ -15,6 +15,7 @@ from osmo_ray.runtime.logs import Log
 from osmo_ray.runtime.masking import Masker
 from osmo_ray.runtime.place import Place, placed_datasets
 from osmo_ray.runtime.pod.names import OWN_LAUNCHER, SHARED, file_target, place, waits
+from osmo_ray.runtime.pod.patience import BEFORE, patiently
 from osmo_ray.runtime.pod.telling import shipper, tell
 from osmo_ray.runtime.spool import Folder, replace_file
 from osmo_ray.spec.attempt import AttemptPlan
@@ -71,7 +72,7 @@ def _prepare(here: Place, log: Log, root: Path) -> None:
     if plan.secrets.missing:
         raise reasons.start_failed(plan.secrets.missing)
     tokens = here.tokens({})
-    work.fetch(here, log)
+    patiently(BEFORE, lambda: work.fetch(here, log), lambda: _empty(here.folder.data_in))
     _write_files(here, tokens, root)
     added = environment(plan, tokens)
     given = added | {name: f"\0{name}\0" for name in plan.secrets.environment}
@@ -86,6 +87,12 @@ def _prepare(here: Place, log: Log, root: Path) -> None:
     (root / "run/start.json").chmod(0o644)
     (root / "run/lock").touch(0o666)
     _place_launcher(root)
+
+
+def _empty(folder: Path) -> None:
+    """Some inputs go only into folders that are."""
+    for one in folder.iterdir():
+        shutil.rmtree(one)
 
 
 def _place_launcher(root: Path) -> None:

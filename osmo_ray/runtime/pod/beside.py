@@ -9,18 +9,22 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from osmo_ray.objects.protocol import ObjectError
 from osmo_ray.runtime import codec, reasons, work
 from osmo_ray.runtime.checkpoints import Checkpoints
 from osmo_ray.runtime.codec import Job, Orders
+from osmo_ray.runtime.errors import RuntimeFailure
 from osmo_ray.runtime.logs import Log
 from osmo_ray.runtime.masking import Masker
 from osmo_ray.runtime.mirror import Mirror
 from osmo_ray.runtime.nolinks import opened
 from osmo_ray.runtime.pod.names import ORDERS, SHARED, place
+from osmo_ray.runtime.pod.patience import AFTER, patiently
 from osmo_ray.runtime.pod.shared import Words, kept_open
 from osmo_ray.runtime.pod.telling import judge, shipper, tell, usage
 from osmo_ray.spec.attempt import AttemptPlan
@@ -131,7 +135,8 @@ class Beside:
         end = self._end()
         code, reason = judge(self.plan, end, log)
         keeping = bool(self.plan.outputs) and "error" not in end and bool(end)
-        result = work.finish(self.place, log, self.shipper, keeping=keeping)
+        result = self._kept(log) if keeping else {}
+        self._shipped(log)
         self.mirror.step()
         if self._not_kept and code == 0:
             failure = reasons.checkpoint_failed(self._not_kept)
@@ -147,6 +152,23 @@ class Beside:
         }
         tell(told)
         return 1 if "failure" in result else 0
+
+    def _kept(self, log: Log) -> dict[str, Any]:
+        """The outputs; the log is shown meanwhile."""
+        try:
+            return patiently(AFTER, lambda: work.keep(self.place, log), self.mirror.step)
+        except RuntimeFailure as failure:
+            return {"failure": {"code": failure.exit_code, "reason": failure.reason.to_json()}}
+
+    def _shipped(self, log: Log) -> None:
+        """The rest of the log. When it cannot be had there, the end is told all the same."""
+
+        def ship() -> None:
+            if work.finish(self.place, log, self.shipper, keeping=False).get("unshipped"):
+                raise ObjectError("the log could not be kept yet", permanent=False)
+
+        with suppress(ObjectError):
+            patiently(AFTER, ship)
 
     def _end(self) -> dict[str, Any]:
         """What the launcher left; empty when it was killed."""

@@ -6,8 +6,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
-from osmo_ray.runtime import codec, transfer, work
+from osmo_ray.runtime import codec, work
 from osmo_ray.runtime.codec import Job
+from osmo_ray.runtime.pod.patience import BEFORE, patiently
 from osmo_ray.spec.attempt import AttemptPlan, FilePlan
 
 
@@ -30,7 +31,7 @@ def job_from_json(text: str, *, with_files: bool) -> Job:
     if not with_files or not value["files_at"]:
         return job
     store = work.open_store(job.storage_url)
-    files = json.loads(transfer.retrying(lambda: store.read(value["files_at"])))
+    files = json.loads(patiently(BEFORE, lambda: store.read(value["files_at"])))
     return replace(job, plan=replace(job.plan, files=tuple(FilePlan(**file) for file in files)))
 
 

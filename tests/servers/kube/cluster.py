@@ -33,7 +33,9 @@ UP = HERE.parent / "kube-up"
 HOST_ADDRESS, _NEAR_ADDRESS, _PODS, _CABLE = "10.77.1.1", "10.77.1.2", "10.78.0.0/24", "osmokube0"
 """This host as the cluster's pods see it, at the other end of a cable into the cluster's network namespace."""
 _PORT, _GATEWAY = int(os.environ.get("OSMO_TEST_KUBE_PORT", "16543")), 18700
-_UBUNTU = "docker.io/library/ubuntu:24.04"
+_TOOLS = "localhost/osmo-tools:1"
+_ALSO = tuple(f"docker.io/library/{name}" for name in ("ubuntu:24.04", "ubuntu:22.04", "alpine:3.18"))
+"""Names that examples and tutorials use, for the image that stands in for all of them."""
 
 
 @dataclass(frozen=True)
@@ -159,16 +161,15 @@ def _kube_up(folder: Path, *argv: str, **more: str) -> None:
 
 
 def _images(folder: Path, base: Path) -> None:
-    """Ours, and a static busybox under the name that the examples use."""
+    """Ours, and one with the usual programs under the names that examples use."""
     tools = Path(os.environ.get("OSMO_TOOLS") or Path.home() / ".cache/osmo-ray/tools")
     launcher = tools / "launcher/osmo-launcher"
     subprocess.run([sys.executable, HERE / "runtime_image.py", launcher, base / "image"], check=True)
     _kube_up(folder, "image", "localhost/osmo-runtime:1", str(base / "image"))
-    subprocess.run(
-        ["ctr", "-a", folder / "ctd.sock", "-n", "k8s.io", "images", "tag", "localhost/busybox:1", _UBUNTU],
-        check=True,
-        capture_output=True,
-    )
+    subprocess.run([sys.executable, HERE / "tools_image.py", base / "tools"], check=True)
+    _kube_up(folder, "image", _TOOLS, str(base / "tools"))
+    tag = ["ctr", "-a", folder / "ctd.sock", "-n", "k8s.io", "images", "tag", _TOOLS, *_ALSO]
+    subprocess.run(tag, check=True, capture_output=True)
 
 
 def _await_gateway() -> None:

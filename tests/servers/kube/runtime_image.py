@@ -1,5 +1,5 @@
 """The runtime image of the tests, assembled without a registry: this machine's Python, the libraries that it loads,
-our package, what that needs for datasets, and our launcher.
+our package, what that needs for datasets and S3, and our launcher.
 
     python runtime_image.py LAUNCHER FOLDER
 """
@@ -21,16 +21,24 @@ _LEFT_OUT = shutil.ignore_patterns(
 )  # fmt: skip
 
 
-_DATASETS = (
+_PACKAGES = (
     "numpy", "numpy.libs", "pyarrow", "blake3", "yaml", "cryptography", "_cffi_backend*", "pyfastcdc",
-    "typing_extensions.py", "websockets",
+    "typing_extensions.py", "fsspec", "s3fs", "aiobotocore", "botocore", "aiohttp", "urllib3", "wrapt", "attr",
+    "dateutil", "jmespath", "yarl", "aioitertools", "idna", "aiohappyeyeballs", "multidict", "propcache", "certifi",
+    "frozenlist", "six.py", "aiosignal", "websockets",
 )  # fmt: skip
-"""What tasks with datasets, and agents, import of other packages. No storage but our own gateway's is reached from the
-tests."""
+"""What tasks with datasets and with data of S3, and agents, import of others."""
 _UNUSED = shutil.ignore_patterns(
     "tests", "__pycache__", "include", "src", "*flight*", "_substrait*", "*_s3.so*", "*gandiva*", "*.pyx", "*.pxd",
     "*.pxi", "*.h",
 )  # fmt: skip
+
+
+def _left_out(folder: str, names: list[str]) -> set[str]:
+    """Of botocore's services only S3 and what every client reads."""
+    data = Path(folder).name == "data" and "botocore" in folder
+    services = {n for n in names if (Path(folder) / n).is_dir() and n not in ("s3", "sts")} if data else set()
+    return services | set(_UNUSED(folder, names))
 
 
 def libraries(program: Path) -> list[Path]:
@@ -64,9 +72,9 @@ def main(launcher: Path, root: Path) -> None:
         REPOSITORY / "osmo_ray", site / "osmo_ray", ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True
     )
     theirs = Path(sysconfig.get_path("platlib"))
-    for package in (found for name in _DATASETS for found in theirs.glob(name)):
+    for package in (found for name in _PACKAGES for found in theirs.glob(name)):
         if package.is_dir():
-            shutil.copytree(package, site / package.name, ignore=_UNUSED, dirs_exist_ok=True)
+            shutil.copytree(package, site / package.name, ignore=_left_out, dirs_exist_ok=True)
         else:
             shutil.copy2(package, site / package.name)
     linked = [theirs / "pyarrow/libarrow.so", *(theirs / "pyarrow").glob("libarrow.so.*")]
