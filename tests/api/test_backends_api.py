@@ -20,6 +20,7 @@ class _Cluster(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         allowed = self.headers.get("Authorization") == "Bearer good"
+        allowed = allowed and ("podgroups" not in self.path or "/with-kai/" in self.path)
         body = json.dumps({"items": []} if allowed else {"reason": "Forbidden", "message": "no"}).encode()
         self.send_response(200 if allowed else 403)
         self.send_header("Content-Length", str(len(body)))
@@ -63,6 +64,15 @@ def test_a_cluster_is_registered_listed_and_removed(world: World, client: TestCl
     shown = {b["name"]: b for b in client.get("/api/x/backend").json()["backends"]}
     assert (shown["lab"]["status"], shown["lab"]["nodes"], shown["local"]["kind"]) == ("ONLINE", 1, "ray")
     assert client.delete("/api/x/backend/lab").status_code == 200 and world.store.clusters() == []
+
+
+def test_who_places_the_groups_is_kept_and_tried(world: World, client: TestClient, server: str):
+    without = add(client, server, scheduler="kai")
+    assert without["status_code"] == 400 and "clusters/kubernetes/kai.yaml" in str(without["message"])
+    assert world.store.clusters() == []
+    assert add(client, server, scheduler="kai", namespace="with-kai")["status_code"] == 200
+    assert Registration.from_json(world.store.clusters()[0].settings).scheduler == "kai"
+    assert add(client, server, scheduler="other")["status_code"] == 422
 
 
 def test_a_workflow_of_its_pool_is_of_that_backend(world: World, client: TestClient, server: str):

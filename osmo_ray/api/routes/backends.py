@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastapi import APIRouter, WebSocket
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,6 +21,9 @@ from osmo_ray.control.clusters import RUNTIME_IMAGE, Registration, seal
 from osmo_ray.providers import secrets
 from osmo_ray.spec.attempt import NodeReport
 from osmo_ray.store.protocol import Cluster, WorkflowQuery
+
+if TYPE_CHECKING:
+    from osmo_ray.backends.kubernetes.client import HttpApi
 
 _NAME = re.compile(r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")
 _UNFINISHED = ("PENDING", "RUNNING", "WAITING")
@@ -183,6 +186,7 @@ def _free(services: Services, name: str, body: BackendShape) -> None:
 async def _try(body: BackendShape) -> None:
     """Whether the cluster answers and lets us in."""
     # Here, since the HTTP client is 7 MiB of memory that an API without clusters never needs.
+    from osmo_ray.backends.kubernetes import kai
     from osmo_ray.backends.kubernetes.client import ApiError as Refused
     from osmo_ray.backends.kubernetes.client import HttpApi
 
@@ -197,8 +201,21 @@ async def _try(body: BackendShape) -> None:
         await api.get("/api/v1/nodes", {"limit": "1"})
     except (Refused, BackendUnavailable) as error:
         raise ApiError(f"The cluster was asked for its nodes and pods: {error}.", "USER") from None
+    else:
+        if body.scheduler:
+            await _try_kai(api, kai.gangs(namespace))
     finally:
         await api.close()
+
+
+async def _try_kai(api: HttpApi, gangs: str) -> None:
+    from osmo_ray.backends.kubernetes.client import ApiError as Refused
+
+    try:
+        await api.get(gangs, {"limit": "1"})
+    except (Refused, BackendUnavailable) as error:
+        message = f"KAI is not there, or the account has not the rights of clusters/kubernetes/kai.yaml: {error}."
+        raise ApiError(message, "USER") from None
 
 
 def views(services: Services, told: Mapping[str, str] = {}) -> list[BackendView]:
