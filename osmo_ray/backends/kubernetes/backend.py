@@ -20,6 +20,7 @@ from osmo_ray.backends.kubernetes.fence import Fence
 from osmo_ray.backends.kubernetes.following import Follower
 from osmo_ray.backends.kubernetes.gangs import Gangs
 from osmo_ray.backends.kubernetes.inside import PodSessions
+from osmo_ray.backends.kubernetes.metrics import Metrics
 from osmo_ray.backends.kubernetes.observe import OVER, Seen
 from osmo_ray.backends.kubernetes.reflector import Reflector
 from osmo_ray.backends.kubernetes.sending import Sender
@@ -43,7 +44,6 @@ _QUIET = 75.0
 _ROUND, _SETTLE_AGAIN = 0.3, 3.0
 _AT_ONCE = 16
 _DAY = 86400.0
-_NO_METRICS = 300.0
 _TOLD = ("FailedScheduling",)  # the pod's condition says the same
 _START_ERROR = 3003
 _BEYOND = (Phase.UPLOADING, *OVER)
@@ -57,6 +57,7 @@ class KubernetesBackend:
         self._api = api
         self.inside = PodSessions(name, api, settings.namespace, settings.owner)
         base = f"/api/v1/namespaces/{settings.namespace}"
+        self._metrics = Metrics(api, settings.namespace, settings.owner)
         self._send = Sender(api, settings.namespace)
         mine = {"labelSelector": f"{pods.OWNER}={settings.owner}"}
         others = {"labelSelector": f"{pods.OWNER}!={settings.owner}"}
@@ -88,7 +89,6 @@ class KubernetesBackend:
         self._to_settle: list[AttemptKey] = []
         self._background: set[asyncio.Task[None]] = set()
         self._followers: dict[AttemptKey, Follower] = {}
-        self._no_metrics_until = 0.0
         self._sending = asyncio.Semaphore(_AT_ONCE)
 
     # --- the protocol ----------------------------------------------------------------------------------------------
@@ -180,15 +180,7 @@ class KubernetesBackend:
 
     async def usage(self) -> Sequence[UsageSample]:
         """From the metrics API, where the cluster has one."""
-        if time.monotonic() < self._no_metrics_until or not self._pods:
-            return ()
-        path = f"/apis/metrics.k8s.io/v1beta1/namespaces/{self.settings.namespace}/pods"
-        try:
-            found = await self._api.get(path, {"labelSelector": f"{pods.OWNER}={self.settings.owner}"})
-        except (ApiError, BackendUnavailable):
-            self._no_metrics_until = time.monotonic() + _NO_METRICS
-            return ()
-        return [sample for item in found["items"] if (sample := _sample(item)) is not None]
+        return await self._metrics.samples() if self._pods else ()
 
     async def close(self) -> None:
         for follower in self._followers.values():
@@ -413,12 +405,3 @@ def _version(value: Object) -> int:
 def _same(old: Observation, new: Observation) -> bool:
     """Nothing that anybody acts on differs."""
     return (old.phase, old.restart, old.address, old.reason) == (new.phase, new.restart, new.address, new.reason)
-
-
-def _sample(item: Object) -> UsageSample | None:
-    found = item["metadata"].get("labels") or {}
-    user = next((c for c in item["containers"] if c["name"] == pods.USER), None)
-    if user is None or pods.TASK not in found:
-        return None
-    cpu, memory = nodes.quantity(user["usage"]["cpu"]), nodes.quantity(user["usage"]["memory"])
-    return UsageSample(found[pods.TASK], int(found[pods.RETRY]), time.time(), cpu, memory)
