@@ -29,7 +29,7 @@ def _list(args: argparse.Namespace) -> int:
     rows = [
         [
             b["name"],
-            b["kind"] + (", agent" if b["agent"] else ""),
+            b["kind"] + (", agent" if b.get("agent") else ""),
             ", ".join(b["pools"]),
             b["status"],
             str(b["nodes"]),
@@ -68,7 +68,7 @@ def _add(args: argparse.Namespace) -> int:
         print_json(made)
     else:
         print(f"backend {args.name} is registered; its pools: {', '.join(made['pools'])}")
-        if made["token"]:
+        if made.get("token"):
             _show_token(args.name, made["token"])
         print("osmo backend list shows when its nodes are seen")
     return 0

@@ -19,7 +19,7 @@ from osmo_ray.backends.kubernetes.client import ApiError, HttpApi
 from osmo_ray.backends.kubernetes.kubeconfig import Access
 from osmo_ray.backends.kubernetes.settings import ClusterSettings
 from osmo_ray.backends.protocol import BackendUnavailable
-from osmo_ray.spec.attempt import AttemptPlan, Phase
+from osmo_ray.spec.attempt import AttemptKey, AttemptPlan, Phase
 from tests.backends import contract
 from tests.backends import test_kubernetes as direct
 from tests.servers.kube import agents
@@ -106,9 +106,15 @@ class TestThroughAnAgent(direct.TestKubernetesBackend):
             await api(front).get("/version")
         await eventually(backend, lambda: front.switch.linked)
         assert not await self.again(backend, epoch, plans)
-        for number, plan in enumerate(plans):
-            seen = await self.until(backend, plan.key, lambda o: o.phase is Phase.FINISHED)
-            assert (seen[-1].exit_code, seen[-1].restart) == (number, 0)
+        async with asyncio.timeout(60):
+            while len(ends := await self.ends(backend, plans)) < len(plans):
+                await asyncio.sleep(0.1)
+        assert ends == {plan.key: (number, 0) for number, plan in enumerate(plans)}
+
+    async def ends(self, backend: KubernetesBackend, plans: list[AttemptPlan]) -> dict[AttemptKey, tuple[object, int]]:
+        keys = {plan.key for plan in plans}
+        found = [o for o in await backend.list() if o.key in keys and o.phase is Phase.FINISHED]
+        return {o.key: (o.exit_code, o.restart) for o in found}
 
     async def again(self, backend: KubernetesBackend, epoch: int, plans: list[AttemptPlan]) -> dict[str, object]:
         """What the control plane does: it says what it wants until it is taken."""

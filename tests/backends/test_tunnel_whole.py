@@ -287,3 +287,29 @@ def test_an_address_that_would_show_the_token_is_refused(url: str):
         address(url, "lab")
     assert address("https://osmo.example.org/base/", "lab") == "wss://osmo.example.org/base/api/x/backend/lab/agent"
     assert address("http://10.0.0.1:8000", "lab", insecure=True).startswith("ws://10.0.0.1:8000/")
+
+
+async def test_folders_of_killed_processes_go_and_those_of_living_ones_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    async def nobody(cluster: str) -> Pipe:
+        raise BackendUnavailable(cluster)
+
+    def listening(folder: str) -> socket.socket:
+        (tmp_path / folder).mkdir()
+        made = socket.socket(socket.AF_UNIX)
+        made.bind(str(tmp_path / folder / "lab"))
+        made.listen()
+        return made
+
+    with listening("osmo-ways-1-living"):
+        listening("osmo-ways-1-killed").close()
+        ways = Ways(nobody)
+        assert len(list(tmp_path.iterdir())) == 2, "where no cluster has an agent nothing is made"
+        own = Path(ways.path("lab")).parent
+        assert {folder.name for folder in tmp_path.iterdir()} == {"osmo-ways-1-living", own.name}
+        assert own.stat().st_mode & 0o777 == 0o700
+        await ways.close()
+        assert not own.exists()

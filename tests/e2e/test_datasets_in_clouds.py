@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,7 @@ def s3() -> Iterator[Cloud]:
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     url = "http://{}:{}".format(*server.get_host_and_port())
+    urllib.request.urlopen(f"{url}/moto-api/reset", data=b"").close()  # its memory is the whole process's
     keys = {"aws_access_key_id": "AKID", "aws_secret_access_key": "very-secret-key", "region_name": "us-east-1"}
     boto3.resource("s3", endpoint_url=url, **keys).Bucket("robots").create()
     values = {
@@ -213,6 +215,7 @@ def test_encrypted_datasets_of_a_bucket(tmp_path: Path) -> None:
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     url = "http://{}:{}".format(*server.get_host_and_port())
+    urllib.request.urlopen(f"{url}/moto-api/reset", data=b"").close()  # its memory is the whole process's
     keys = {"aws_access_key_id": "AKID", "aws_secret_access_key": "very-secret-key", "region_name": "us-east-1"}
     place = boto3.resource("s3", endpoint_url=url, **keys).Bucket("hidden")
     place.create()

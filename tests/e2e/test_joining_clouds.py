@@ -4,6 +4,7 @@ URLs straight to S3 and Azure, with the user's key."""
 from __future__ import annotations
 
 import json
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ def s3() -> Iterator[Cloud]:
     server = ThreadedMotoServer(HEAD, 0, verbose=False)
     server.start()
     url = "http://{}:{}".format(*server.get_host_and_port())
+    urllib.request.urlopen(f"{url}/moto-api/reset", data=b"").close()  # its memory is the whole process's
     keys = {"aws_access_key_id": "AKID", "aws_secret_access_key": "very-secret-key", "region_name": "us-east-1"}
     boto3.resource("s3", endpoint_url=url, **keys).Bucket("robots").create()
     payload = ("endpoint=s3://robots", "access_key_id=AKID", "access_key=very-secret-key", "region=us-east-1")

@@ -237,6 +237,7 @@ async def ports(platform: Platform, id: str) -> list[ClientConnection]:
             told = {"key": f"PORTFORWARD-{secrets.token_hex(16)}", "cookie": ""}
             await found[0].send(json.dumps(told).encode())
             found.append(await open_socket(client, "portforward", id, told))
+            found[-1].ping_timeout = None  # who is held back is not answered: that is no sign of death here
     return found
 
 

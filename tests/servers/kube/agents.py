@@ -7,6 +7,7 @@ that pods reach, and gives local sockets that lead to the cluster. `wall` takes 
 from __future__ import annotations
 
 import asyncio
+import base64
 import http
 import json
 import os
@@ -14,15 +15,17 @@ import secrets
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
+from osmo_ray.backends.kubernetes.kubeconfig import open_kubeconfig
 from osmo_ray.backends.kubernetes.tunnel.dialing import WirePipe
 from osmo_ray.backends.kubernetes.tunnel.pipes import Pipe, StreamPipe
 from osmo_ray.backends.kubernetes.tunnel.switch import Switch
@@ -46,8 +49,54 @@ def helm(*argv: str | Path, given: str = "") -> str:
     return run(HELM, *argv, given=given)
 
 
-def kubectl(kube: Cluster, *argv: str, given: str = "") -> str:
-    return run("kubectl", f"--kubeconfig={kube.kubeconfig}", *argv, given=given)
+class Admin:
+    """The test cluster's API server, as an administrator who waits for each answer."""
+
+    def __init__(self, kube: Cluster) -> None:
+        access = open_kubeconfig(kube.kubeconfig.read_text())
+        verify = access.context if access.context is not None else True
+        self._http = httpx.Client(base_url=access.server, headers=access.header, verify=verify, timeout=30)
+
+    def __enter__(self) -> Admin:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def apply(self, value: Mapping[str, Any], *, dry: bool = False) -> str:
+        """Make it so, or only ask whether it could be; unknown fields are refused. What the server warns of."""
+        query = {
+            "fieldManager": "tests",
+            "force": "true",
+            "fieldValidation": "Strict",
+            **({"dryRun": "All"} if dry else {}),
+        }
+        headers = {"Content-Type": "application/apply-patch+yaml"}
+        answer = self._http.patch(path_of(value), params=query, content=json.dumps(value), headers=headers)
+        assert answer.is_success, f"{value['kind']} {value['metadata']['name']}: {answer.text[:1000]}"
+        return answer.headers.get("Warning", "")
+
+    def text(self, path: str, query: Mapping[str, str] = {}) -> str:
+        """What stands there; empty when nothing does."""
+        answer = self._http.get(path, params=query)
+        return answer.text if answer.is_success else ""
+
+    def delete(self, path: str) -> None:
+        self._http.delete(path)
+
+
+def path_of(value: Mapping[str, Any]) -> str:
+    """Where an object is, by the plural of its kind."""
+    group, kind, meta = value["apiVersion"], str(value["kind"]).lower(), value["metadata"]
+    plural = f"{kind[:-1]}ies" if kind.endswith("y") else kind + ("es" if kind.endswith("s") else "s")
+    base = f"/apis/{group}" if "/" in group else f"/api/{group}"
+    below = f"/namespaces/{meta['namespace']}" if "namespace" in meta else ""
+    return f"{base}{below}/{plural}/{meta['name']}"
+
+
+def namespace(name: str, security: str = "") -> dict[str, Any]:
+    labels = {"pod-security.kubernetes.io/enforce": security} if security else {}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
 
 
 @contextmanager
@@ -70,24 +119,30 @@ def installed(kube: Cluster, name: str, url: str, token: str) -> Iterator[None]:
     try:
         yield
     finally:
-        print(kubectl(kube, "logs", "-n", RELEASES, f"deployment/{name}-agent", "--tail=40"))
-        helm("uninstall", name, *at, "--wait")
-        kubectl(kube, "delete", "namespace", f"osmo-{name}", "--wait=false")
+        with Admin(kube) as admin:
+            print(_last_words(admin, name))
+            helm("uninstall", name, *at, "--wait")
+            admin.delete(f"/api/v1/namespaces/osmo-{name}")
 
 
 def give(kube: Cluster, name: str, token: str) -> None:
     """Put the token of a backend's agent where the chart looks for it."""
-    secret = f"""
-apiVersion: v1
-kind: Namespace
-metadata: {{name: {RELEASES}, labels: {{pod-security.kubernetes.io/enforce: restricted}}}}
----
-apiVersion: v1
-kind: Secret
-metadata: {{name: {name}-token, namespace: {RELEASES}}}
-stringData: {{token: {token}}}
-"""
-    kubectl(kube, "apply", "-f", "-", given=secret)
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": f"{name}-token", "namespace": RELEASES},
+        "data": {"token": base64.b64encode(token.encode()).decode()},
+    }
+    with Admin(kube) as admin:
+        admin.apply(namespace(RELEASES, "restricted"))
+        admin.apply(secret)
+
+
+def _last_words(admin: Admin, name: str) -> str:
+    """Of the agents of a release, for the report of a test that fails."""
+    pods, selector = f"/api/v1/namespaces/{RELEASES}/pods", {"labelSelector": f"app.kubernetes.io/instance={name}"}
+    found = json.loads(admin.text(pods, selector))["items"]
+    return "".join(admin.text(f"{pods}/{one['metadata']['name']}/log", {"tailLines": "40"}) for one in found)
 
 
 def agent_pid(kube: Cluster, name: str) -> int:
@@ -107,7 +162,8 @@ def agent_pid(kube: Cluster, name: str) -> int:
 @contextmanager
 def wall(kube: Cluster, *, whole: bool = False) -> Iterator[None]:
     """No way into the cluster's network from here: only what it began itself is answered. `whole`: nothing at all."""
-    assert kube.folder is not None
+    if kube.folder is None:
+        pytest.fail("this test closes a cluster off, so it needs one of its own: unset KUBECONFIG")
     begun = [] if whole else ["-m", "conntrack", "--ctstate", "NEW"]
     rules = [[chain, "-i", "eth0", *begun, "-j", "DROP"] for chain in ("INPUT", "FORWARD")]
     inside = ["nsenter", f"--net={kube.folder}/net", "--", "iptables", "-w"]
@@ -129,7 +185,8 @@ class Front:
         self.wires: list[ServerConnection] = []
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[None]] = set()
-        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
         self.url, self._ways = self._do(self._start()).result(20)
 
     def way(self, cluster: str) -> str:
@@ -143,6 +200,8 @@ class Front:
     def close(self) -> None:
         self._do(self._stop()).result(20)
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
 
     def _do(self, work: Any) -> Future[Any]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -153,7 +212,10 @@ class Front:
         return f"http://{HOST_ADDRESS}:{self._server.sockets[0].getsockname()[1]}", Ways(self._dial)
 
     async def _stop(self) -> None:
+        for wire in self.wires:
+            wire.transport.abort()
         self._server.close()
+        await self._server.wait_closed()
         await self._ways.close()
         for task in self._tasks:
             task.cancel()

@@ -28,6 +28,15 @@ helm() { # what charts are installed with; it says which Kubernetes it is of unl
   echo "$version" >"$tools/helm/version"
 }
 
+kuberay() { # what it calls a RayService, from its Go module
+  local version=v1.6.1 part=ray.io_rayservices.yaml module
+  [[ ! -s "$tools/kuberay/$version/$part" ]] || return 0
+  module="$(cd / && "$go" mod download -json "github.com/ray-project/kuberay/ray-operator@$version" | awk -F '"' '$2 == "Dir" {print $4}')"
+  mkdir -p "$tools/kuberay/$version"
+  install -m 644 "$module/config/crd/bases/$part" "$tools/kuberay/$version/$part"
+  ln -sfn "$version" "$tools/kuberay/now"
+}
+
 kubernetes() {
   [[ ! -x "$folder/kubernetes" ]] || return 0
   mkdir -p "$folder"
@@ -75,6 +84,7 @@ case "${1:-}" in
 esac
 launcher
 helm
+kuberay
 if [[ -n "${KUBECONFIG:-}" ]]; then
   exit 0
 elif [[ -n "${KUBE_BIN:-}" ]]; then

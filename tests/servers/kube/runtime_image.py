@@ -27,7 +27,7 @@ _PACKAGES = (
     "dateutil", "jmespath", "yarl", "aioitertools", "idna", "aiohappyeyeballs", "multidict", "propcache", "certifi",
     "frozenlist", "six.py", "aiosignal", "websockets",
 )  # fmt: skip
-"""What tasks with datasets and with data of S3, and agents, import of others."""
+"""What tasks with datasets, tasks with data of S3, and agents import of others."""
 _UNUSED = shutil.ignore_patterns(
     "tests", "__pycache__", "include", "src", "*flight*", "_substrait*", "*_s3.so*", "*gandiva*", "*.pyx", "*.pxd",
     "*.pxi", "*.h",

@@ -26,7 +26,6 @@ _SOCKET = frozenset({"upgrade", "sec-websocket-key", "sec-websocket-version", "s
 
 READ = frozenset({"GET"})
 _OWNED = frozenset({"GET", "POST", "PATCH", "DELETE"})
-_KEPT_UP = frozenset({"GET", "POST", "PATCH"})
 OWN: Mapping[tuple[str, str], frozenset[str]] = {
     ("", "pods"): _OWNED,
     ("", "pods/log"): READ,
@@ -38,14 +37,12 @@ OWN: Mapping[tuple[str, str], frozenset[str]] = {
     ("ray.io", "rayjobs"): _OWNED,
     ("ray.io", "rayclusters"): READ,
     ("scheduling.run.ai", "podgroups"): _OWNED,
-    ("scheduling.run.ai", "bindrequests"): READ,
 }
 """In the agent's namespace, by API group and resource. `account.yaml` of the chart gives the same rights."""
 WIDE: Mapping[tuple[str, str], frozenset[str]] = {
     ("", "nodes"): READ,
     ("", "pods"): READ,
-    ("scheduling.k8s.io", "priorityclasses"): _KEPT_UP,
-    ("scheduling.run.ai", "queues"): _OWNED,
+    ("scheduling.run.ai", "queues"): frozenset({"GET", "POST", "PATCH"}),
     ("kai.scheduler", "topologies"): _OWNED,
     ("kueue.x-k8s.io", "clusterqueues"): READ,
     ("kueue.x-k8s.io", "cohorts"): READ,

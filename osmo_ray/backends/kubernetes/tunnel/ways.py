@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 import socket
 import tempfile
@@ -20,6 +21,7 @@ from osmo_ray.backends.protocol import BackendUnavailable
 
 log = logging.getLogger(__name__)
 _BACKLOG = 256
+_PREFIX = "osmo-ways-"
 
 Dial = Callable[[str], Awaitable[Pipe]]
 """A pipe to the API server of a cluster. Raises `BackendUnavailable`."""
@@ -31,16 +33,15 @@ class Ways:
     def __init__(self, dial: Dial) -> None:
         self._dial = dial
         self._loop = asyncio.get_running_loop()
-        self._folder = Path(tempfile.mkdtemp(prefix="osmo-ways-"))
-        self._gone = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._folder: Path | None = None
         self._listening: dict[str, socket.socket] = {}
         self._lock = threading.Lock()
         self._busy: set[asyncio.Task[None]] = set()
 
     def path(self, cluster: str) -> str:
         """The socket of a cluster."""
-        where = self._folder / cluster
         with self._lock:
+            where = self._made() / cluster
             if cluster not in self._listening:
                 made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
                 made.setblocking(False)
@@ -57,7 +58,18 @@ class Ways:
         await asyncio.gather(*busy, return_exceptions=True)
         for one in self._listening.values():
             one.close()
-        await asyncio.to_thread(self._gone)
+        if self._folder is not None:
+            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+    def _made(self) -> Path:
+        """The folder, made for the first cluster; folders of processes that were killed go then."""
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+            for folder in self._folder.parent.glob(f"{_PREFIX}*"):
+                if folder != self._folder and _left_behind(folder):
+                    shutil.rmtree(folder, ignore_errors=True)
+        return self._folder
 
     def _begin(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
@@ -77,3 +89,26 @@ class Ways:
             await refuse(pipe, str(error))
             return
         await join(pipe, far)
+
+
+def _left_behind(folder: Path) -> bool:
+    """Ours, with sockets on which nobody listens any more."""
+    try:
+        if folder.stat().st_uid != os.getuid():
+            return False
+        ends = list(folder.iterdir())
+    except OSError:
+        return False
+    return bool(ends) and not any(_listens(end) for end in ends)
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            return True  # whoever it is, it is not known to be gone
+    return True
