@@ -30,9 +30,9 @@ from osmo_ray.objects import scope
 
 HERE = Path(__file__).resolve().parent
 UP = HERE.parent / "kube-up"
-HOST_ADDRESS, _NEAR_ADDRESS, _PODS, _CABLE = "10.77.1.1", "10.77.1.2", "10.78.0.0/24", "osmokube0"
+HOST_ADDRESS, NEAR_ADDRESS, _PODS, _CABLE = "10.77.1.1", "10.77.1.2", "10.78.0.0/24", "osmokube0"
 """This host as the cluster's pods see it, at the other end of a cable into the cluster's network namespace."""
-_PORT, _GATEWAY = int(os.environ.get("OSMO_TEST_KUBE_PORT", "16543")), 18700
+API_PORT, _GATEWAY = int(os.environ.get("OSMO_TEST_KUBE_PORT", "16543")), 18700
 _TOOLS = "localhost/osmo-tools:1"
 _ALSO = tuple(f"docker.io/library/{name}" for name in ("ubuntu:24.04", "ubuntu:22.04", "alpine:3.18"))
 """Names that examples and tutorials use, for the image that stands in for all of them."""
@@ -62,7 +62,7 @@ class Cluster:
 
 
 def environment(folder: Path | None, *argv: str) -> list[str]:
-    return ["env", f"KUBE_DIR={folder}", f"KUBE_PORT={_PORT}", *argv]
+    return ["env", f"KUBE_DIR={folder}", f"KUBE_PORT={API_PORT}", *argv]
 
 
 @pytest.fixture(scope="session")
@@ -142,12 +142,12 @@ def _cable(folder: Path) -> None:
     subprocess.run(["ip", "link", "del", _CABLE], check=False, capture_output=True)
     inside = ["nsenter", f"--net={folder}/net", "--"]
     for argv in (
-        ["ip", "link", "add", _CABLE, "type", "veth", "peer", "name", "eth0", "netns", f"kube-up-{_PORT}"],
+        ["ip", "link", "add", _CABLE, "type", "veth", "peer", "name", "eth0", "netns", f"kube-up-{API_PORT}"],
         ["ip", "addr", "add", f"{HOST_ADDRESS}/24", "dev", _CABLE],
         ["ip", "link", "set", _CABLE, "up"],
-        [*inside, "ip", "addr", "add", f"{_NEAR_ADDRESS}/24", "dev", "eth0"],
+        [*inside, "ip", "addr", "add", f"{NEAR_ADDRESS}/24", "dev", "eth0"],
         [*inside, "ip", "link", "set", "eth0", "up"],
-        ["ip", "route", "add", _PODS, "via", _NEAR_ADDRESS],
+        ["ip", "route", "add", _PODS, "via", NEAR_ADDRESS],
     ):
         subprocess.run(argv, check=True, capture_output=True)
 
