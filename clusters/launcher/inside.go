@@ -130,6 +130,8 @@ func inside(folder string, in *os.File, out io.Writer) (int, error) {
 	default:
 		connection(what.Port, to)
 	}
+	// Whoever carries our last words drops what is still under way when we end, so the caller hangs up first.
+	to.gone(func() {})
 	return 0, nil
 }
 

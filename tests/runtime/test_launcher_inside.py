@@ -88,6 +88,17 @@ def command(*argv: str, tty: bool = False) -> Ask:
     return Ask(KEY, argv, tty, 30, 100, "xterm-osmo")
 
 
+def test_it_stays_until_its_caller_hangs_up(call):
+    """Whoever carries its last words drops what is under way when it ends."""
+    caller = call(Ask(KEY, ("sh", "-c", "echo last words; exit 3")))
+    assert caller.hear()[0] is Kind.STARTED
+    assert caller.rest() == (b"last words\n", b"", 3)
+    with pytest.raises(subprocess.TimeoutExpired):
+        caller.process.wait(1.0)
+    caller.process.stdin.close()
+    assert caller.process.wait(20) == 0
+
+
 def test_a_command_has_the_task_s_environment_and_three_streams(call):
     one = call(command("sh", "-c", "read x; echo $WORD $TERM $x; echo bad >&2; exit 7"))
     assert one.hear() == (Kind.STARTED, b"")

@@ -24,7 +24,7 @@ _CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 _WANTED = ("queues", "podgroups", "bindrequests", "topologies", "configs", "schedulingshards")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def kai(kube: Cluster) -> Iterator[Cluster]:
     """The cluster, with KAI at work in it."""
     built = subprocess.run(["bash", HERE / "build.sh", "kai"], capture_output=True, text=True, check=True)
@@ -41,6 +41,7 @@ def kai(kube: Cluster) -> Iterator[Cluster]:
         for part in parts:
             part.kill()
             part.wait()
+        asyncio.run(_clear(kube, folder / "crds"))
         shutil.rmtree(base, ignore_errors=True)
 
 
@@ -80,6 +81,28 @@ async def _prepare(kube: Cluster, crds: Path) -> None:
             await asyncio.sleep(0.3)
     finally:
         await api.close()
+
+
+async def _clear(kube: Cluster, crds: Path) -> None:
+    """Its kinds, and with them all objects of them."""
+    api = HttpApi(open_kubeconfig(kube.kubeconfig.read_text()))
+    try:
+        for name in [yaml.safe_load(path.read_text())["metadata"]["name"] for path in crds.glob("*.yaml")]:
+            await api.delete(f"{_CRDS}/{name}")
+            while await _there(api, f"{_CRDS}/{name}"):
+                await asyncio.sleep(0.2)
+    finally:
+        await api.close()
+
+
+async def _there(api: HttpApi, path: str) -> bool:
+    try:
+        await api.get(path)
+    except ApiError as error:
+        if error.status == 404:
+            return False
+        raise
+    return True
 
 
 async def _served(api: HttpApi, plural: str) -> None:
