@@ -1,7 +1,7 @@
 """`make bench`: what the platform costs, beside references measured in the same run.
 
     python -m bench [SECTION ...]
-    sections: store control rate start memory help api logs scheduler datasets clusters
+    sections: store control rate start memory help api logs scheduler datasets
 
 Each figure is the median of several; CPU is the control plane's own. These are measurements, not tests: nothing here
 passes or fails. docs/performance.md holds a run's output and says on what machine.
@@ -199,12 +199,6 @@ def datasets() -> None:
     subprocess.run([sys.executable, "-m", "bench.datasets"], check=True, cwd=ROOT)
 
 
-def cluster() -> None:
-    from bench.clusters import clusters
-
-    clusters(row)
-
-
 SECTIONS: dict[str, Callable[[], None]] = {
     "help": help_text,
     "control": control,
@@ -216,7 +210,6 @@ SECTIONS: dict[str, Callable[[], None]] = {
     "store": store,
     "scheduler": scheduling,
     "datasets": datasets,
-    "clusters": cluster,
 }
 
 

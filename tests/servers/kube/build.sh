@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # The real Kubernetes for tests, helm, and our launcher, below OSMO_TOOLS; prints the folder with the programs.
 # `build.sh kai` builds KAI's scheduler and binder, and prints their folder; its CRDs lie in `crds` there.
-# `build.sh kwok` builds KWOK, which pretends nodes.
 # KUBE_BIN=DIR takes ready ones from DIR; KUBECONFIG=FILE takes a cluster that runs, and nothing is built but the launcher.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
@@ -69,19 +68,10 @@ kai() {
   echo "$made"
 }
 
-kwok() {
-  local version=0.8.0
-  local made="$tools/kwok-$version"
-  [[ -x "$made/kwok" ]] || GOBIN="$made" CGO_ENABLED=0 nice -n 15 "$go" install "sigs.k8s.io/kwok/cmd/kwok@v$version"
-  echo "$made"
-}
-
-case "${1:-}" in
-  kai | kwok)
-    "$1"
-    exit 0
-    ;;
-esac
+if [[ "${1:-}" == kai ]]; then
+  kai
+  exit 0
+fi
 launcher
 helm
 kuberay
